@@ -1,0 +1,104 @@
+# Two commands do everything, their own set-up included: `make demo` and `make test`.
+# Each step leaves a stamp, so a repeated call does only what changed. `make help` lists the targets.
+
+PYTHON ?= python3
+VENV ?= .venv
+BUILD ?= build/make
+# ON: compiler warnings are errors (CI).
+WERROR ?= OFF
+# An index to take PyTorch from, e.g. https://download.pytorch.org/whl/cpu; empty: pip's own.
+TORCH_INDEX ?=
+# Extra arguments of pytest, e.g. PYTEST="-k unet -x".
+PYTEST ?=
+# Seconds of `make fuzz`.
+FUZZ_SECONDS ?= 120
+# 1: the short form of the benchmarks.
+QUICK ?=
+
+export CMAKE_BUILD_PARALLEL_LEVEL ?= 2
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+PY = $(VENV)/bin/python
+STAMPS = $(VENV)/.stamps
+SANITIZE = build/sanitize
+CPP = CMakeLists.txt $(shell find csrc)
+
+.PHONY: help demo test test-all lint format stubs fuzz bench build dev ctest sanitize clean distclean
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
+
+demo: $(STAMPS)/vpd ## build, segment shipped images by sentence, sweep timesteps, write pictures to demo-out/
+	$(VENV)/bin/vpd demo --out demo-out
+
+test: dev ctest ## build and run the C++ and Python tests
+	$(PY) -m pytest $(PYTEST)
+
+test-all: dev sanitize ctest ## the same with slow tests, notebooks and sanitizers
+	$(PY) -m pytest -m "slow or not slow" $(PYTEST)
+
+lint: dev ## everything that reads the code without running it
+	tools/lint.sh $(VENV)/bin
+
+format: dev ## rewrite Python and C++ in the project's style
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+	find csrc tests/cpp -name '*.h' -o -name '*.cpp' | xargs $(VENV)/bin/clang-format -i
+
+stubs: dev ## regenerate vpd/_C.pyi from the compiled module
+	$(PY) tools/stubs.py
+
+fuzz: dev ## mutate weight files and annotations until FUZZ_SECONDS are over
+	$(PY) tools/fuzz.py --seconds $(FUZZ_SECONDS)
+
+bench: dev ## run every benchmark; JSON goes to build/bench/
+	@mkdir -p build/bench
+	@for script in benchmarks/*.py; do \
+	  [ -e "$$script" ] || { echo "no benchmarks"; break; }; \
+	  echo "== $$script"; \
+	  $(PY) $$script --json $(if $(QUICK),--quick) | tee build/bench/$$(basename $$script .py).json || exit 1; \
+	done
+
+build: $(STAMPS)/vpd ## the virtual environment with the compiled package, editable
+dev: $(STAMPS)/dev ## the same with what training, tests and lint need
+
+$(STAMPS)/venv:
+	tools/preflight.sh $(PYTHON)
+	$(PYTHON) -m venv $(VENV)
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/torch: $(STAMPS)/venv
+	$(PY) -m pip install torch==2.13.0 $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	@touch $@
+
+$(STAMPS)/vpd: $(STAMPS)/torch pyproject.toml $(CPP)
+	$(PY) -m pip install "scikit-build-core>=0.10" "cmake>=3.22" ninja
+	$(PY) -m pip install --no-build-isolation --config-settings=build-dir=$(BUILD) \
+	  --config-settings=cmake.define.VPD_WERROR=$(WERROR) --editable .
+	@touch $@
+
+$(STAMPS)/dev: $(STAMPS)/vpd tools/extras.py
+	$(PY) tools/extras.py train test lint | $(PY) -m pip install -r /dev/stdin
+	@touch $@
+
+# The C++ tests are added to the folder that pip built in, so the core is compiled once.
+ctest: $(STAMPS)/vpd
+	$(VENV)/bin/cmake -DVPD_TESTS=ON $(BUILD)
+	$(VENV)/bin/cmake --build $(BUILD)
+	$(VENV)/bin/ctest --test-dir $(BUILD) --output-on-failure
+
+# Leaks are not looked for: PyTorch keeps registries until the process ends.
+sanitize: $(STAMPS)/vpd ## the C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	$(VENV)/bin/cmake -S . -B $(SANITIZE) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(VENV))/bin/ninja \
+	  -DPython_EXECUTABLE=$(abspath $(PY)) -DVPD_PYTHON=OFF -DVPD_TESTS=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	  -DCMAKE_CXX_FLAGS="-O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
+	$(VENV)/bin/cmake --build $(SANITIZE)
+	ASAN_OPTIONS=detect_leaks=0 $(VENV)/bin/ctest --test-dir $(SANITIZE) --output-on-failure
+
+clean: ## remove what was built; the virtual environment stays
+	rm -rf build dist demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f $(STAMPS)/vpd
+	find . -name __pycache__ -not -path "./$(VENV)/*" -prune -exec rm -rf {} +
+
+distclean: clean ## remove the virtual environment too
+	rm -rf $(VENV)

@@ -1,0 +1,37 @@
+#include "bind/network.h"
+#include "losses/cross_entropy.h"
+#include "losses/dice.h"
+#include "losses/epsilon.h"
+
+namespace vpd::bind {
+
+void bind_losses(py::module_& module) {
+  module.def(
+      "weighted_cross_entropy",
+      [](const Tensor& logits, const Tensor& target, const std::vector<double>& weight,
+         const std::string& reduction) {
+        py::gil_scoped_release release;
+        return losses::weighted_cross_entropy(logits, target, weight,
+                                              losses::parse_reduction(reduction));
+      },
+      py::arg("logits"), py::arg("target"), py::arg("weight"), py::arg("reduction"));
+  module.def(
+      "dice_loss",
+      [](const Tensor& logits, const Tensor& target, const std::string& reduction) {
+        py::gil_scoped_release release;
+        return losses::dice_loss(logits, target, losses::parse_reduction(reduction));
+      },
+      py::arg("logits"), py::arg("target"), py::arg("reduction"));
+  module.def(
+      "epsilon_loss",
+      [](const Tensor& prediction, const Tensor& noise, const Tensor& alpha_bar, double cap,
+         const std::string& reduction) {
+        py::gil_scoped_release release;
+        return losses::epsilon_loss(prediction, noise, alpha_bar, cap,
+                                    losses::parse_reduction(reduction));
+      },
+      py::arg("prediction"), py::arg("noise"), py::arg("alpha_bar"), py::arg("cap"),
+      py::arg("reduction"));
+}
+
+}  // namespace vpd::bind

@@ -1,0 +1,27 @@
+// vpd._C: the only place where the core meets Python. One bind_*.cpp per area.
+#include "bind/network.h"
+
+namespace vpd::bind {
+
+void bind_adapters(py::module_& module);
+void bind_autoencoder(py::module_& module);
+void bind_clip_text(py::module_& module);
+void bind_diffusion(py::module_& module);
+void bind_losses(py::module_& module);
+void bind_metrics(py::module_& module);
+void bind_refer_decoder(py::module_& module);
+void bind_unet(py::module_& module);
+
+}  // namespace vpd::bind
+
+PYBIND11_MODULE(_C, module) {
+  module.doc() = "C++ core of vpd";
+  vpd::bind::bind_adapters(module);
+  vpd::bind::bind_autoencoder(module);
+  vpd::bind::bind_clip_text(module);
+  vpd::bind::bind_diffusion(module);
+  vpd::bind::bind_losses(module);
+  vpd::bind::bind_metrics(module);
+  vpd::bind::bind_refer_decoder(module);
+  vpd::bind::bind_unet(module);
+}

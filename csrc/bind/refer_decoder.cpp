@@ -1,0 +1,27 @@
+#include "models/refer_decoder.h"
+
+#include "bind/network.h"
+
+namespace vpd::bind {
+
+using models::ReferDecoder;
+using models::ReferDecoderConfig;
+
+void bind_refer_decoder(py::module_& module) {
+  py::class_<ReferDecoder> net(module, "ReferDecoder");
+  net.def(py::init([](std::vector<int64_t> dims, int64_t hidden) {
+            return std::make_unique<ReferDecoder>(ReferDecoderConfig{std::move(dims), hidden});
+          }),
+          py::kw_only(), py::arg("dims"), py::arg("hidden"));
+  with_table(net);
+  net.def(
+      "forward",
+      [](const ReferDecoder& self, const std::vector<Tensor>& params,
+         const std::vector<Tensor>& features, bool training) {
+        py::gil_scoped_release release;
+        return self.forward(Params(self.table(), params), features, training);
+      },
+      py::arg("params"), py::arg("features"), py::arg("training"));
+}
+
+}  // namespace vpd::bind

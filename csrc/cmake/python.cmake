@@ -1,0 +1,8 @@
+# _C: the pybind11 module. pybind11's headers are PyTorch's own copy, so that both agree on type casters.
+find_package(Python REQUIRED COMPONENTS Interpreter Development.Module)
+file(GLOB VPD_BIND_SOURCES CONFIGURE_DEPENDS csrc/bind/*.cpp)
+Python_add_library(_C MODULE WITH_SOABI ${VPD_BIND_SOURCES})
+target_link_libraries(_C PRIVATE vpd_core torch_python vpd_warnings)
+target_precompile_headers(_C PRIVATE csrc/bind/pch.h)
+set_target_properties(_C PROPERTIES CXX_VISIBILITY_PRESET hidden BUILD_RPATH_USE_ORIGIN ON INSTALL_RPATH "$ORIGIN")
+install(TARGETS _C vpd_core LIBRARY DESTINATION vpd)

@@ -1,0 +1,283 @@
+#include "models/unet.h"
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/silu.h>
+#include <ATen/ops/upsample_nearest2d.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/check.h"
+#include "diffusion/timestep_embedding.h"
+#include "models/unet_plan.h"
+#include "nn/layout.h"
+
+namespace vpd::models {
+
+namespace {
+
+constexpr double kOutEps = 1e-5;
+
+UNetConfig checked(UNetConfig config) {
+  VPD_CHECK(!config.channel_mult.empty(), "UNetConfig: channel_mult must not be empty");
+  VPD_CHECK(config.channel_mult.front() == 1,
+            "UNetConfig: channel_mult must start with 1 (the output convolution takes "
+            "model_channels), got ", config.channel_mult.front());
+  VPD_CHECK(config.model_channels > 0 && config.model_channels % 2 == 0,
+            "UNetConfig: model_channels must be a positive even number, got ",
+            config.model_channels);
+  VPD_CHECK(config.num_res_blocks >= 1 && config.transformer_depth >= 1,
+            "UNetConfig: num_res_blocks and transformer_depth must be at least 1, got ",
+            config.num_res_blocks, " and ", config.transformer_depth);
+  return config;
+}
+
+bool contains(const std::vector<int64_t>& values, int64_t value) {
+  return std::find(values.begin(), values.end(), value) != values.end();
+}
+
+}  // namespace
+
+std::string UNet::Block::transformer_name() const { return name + ".1"; }
+
+UNet::UNet(UNetConfig config)
+    : config_(checked(std::move(config))),
+      time_in_(Scope(table_) / "time_embed" / 0, config_.model_channels,
+               4 * config_.model_channels),
+      time_out_(Scope(table_) / "time_embed" / 2, 4 * config_.model_channels,
+                4 * config_.model_channels),
+      // The vectors are filled here so that parameters are declared in the order of the original's modules.
+      down_([this] {
+        const Scope root(table_);
+        const int64_t embedding = 4 * config_.model_channels, groups = config_.norm_groups;
+        const int64_t levels = config_.channel_mult.size();
+        std::vector<Block> blocks;
+        const auto add = [&](int64_t level) -> Block& {
+          blocks.push_back({.name = "input_blocks." + std::to_string(blocks.size()), .level = level});
+          return blocks.back();
+        };
+        const auto scope = [&] { return root / blocks.back().name; };
+        int64_t channels = config_.model_channels;
+        add(0).conv.emplace(scope() / 0, config_.in_channels, channels);
+        for (int64_t level = 0; level < levels; ++level) {
+          const int64_t out = config_.channel_mult[level] * config_.model_channels;
+          for (int64_t i = 0; i < config_.num_res_blocks; ++i) {
+            Block& block = add(level);
+            block.res.emplace(scope() / 0, channels, out, embedding, groups);
+            channels = out;
+            if (contains(config_.attention_resolutions, int64_t{1} << level)) {
+              block.transformer.emplace(scope() / 1, channels, config_.context_dim,
+                                        config_.num_heads, config_.transformer_depth, groups);
+            }
+          }
+          if (level + 1 < levels) {
+            add(level + 1).conv.emplace(scope() / 0 / "op", channels, channels,
+                                        nn::Conv2dOptions{.stride = 2});
+          }
+        }
+        return blocks;
+      }()),
+      middle_([this] {
+        const int64_t levels = config_.channel_mult.size();
+        const int64_t channels = config_.channel_mult.back() * config_.model_channels;
+        const int64_t embedding = 4 * config_.model_channels;
+        const Scope scope = Scope(table_) / "middle_block";
+        std::vector<Block> blocks(1);
+        Block& block = blocks.front();
+        block.name = "middle_block";
+        block.level = levels - 1;
+        block.res.emplace(scope / 0, channels, channels, embedding, config_.norm_groups);
+        block.transformer.emplace(scope / 1, channels, config_.context_dim, config_.num_heads,
+                                  config_.transformer_depth, config_.norm_groups);
+        block.res2.emplace(scope / 2, channels, channels, embedding, config_.norm_groups);
+        return blocks;
+      }()),
+      up_([this] {
+        const Scope root(table_);
+        const int64_t base = config_.model_channels, levels = config_.channel_mult.size();
+        // Channels of what the way down has put on the stack.
+        std::vector<int64_t> skips = {base};
+        for (int64_t level = 0; level < levels; ++level) {
+          const int64_t out = config_.channel_mult[level] * base;
+          skips.insert(skips.end(), config_.num_res_blocks, out);
+          if (level + 1 < levels) skips.push_back(out);
+        }
+        std::vector<Block> blocks;
+        int64_t channels = config_.channel_mult.back() * base;
+        for (int64_t level = levels - 1; level >= 0; --level) {
+          const int64_t out = config_.channel_mult[level] * base;
+          for (int64_t i = 0; i <= config_.num_res_blocks; ++i) {
+            const std::string name = "output_blocks." + std::to_string(blocks.size());
+            Block block{.name = name, .level = level};
+            const Scope scope = root / name;
+            block.res.emplace(scope / 0, channels + skips.back(), out, 4 * base,
+                              config_.norm_groups);
+            skips.pop_back();
+            channels = out;
+            if (contains(config_.attention_resolutions, int64_t{1} << level)) {
+              block.transformer.emplace(scope / 1, out, config_.context_dim, config_.num_heads,
+                                        config_.transformer_depth, config_.norm_groups);
+            }
+            const bool last = i == config_.num_res_blocks;
+            block.is_tap = level > 0 ? i + 1 == config_.num_res_blocks : last;
+            if (level > 0 && last) {
+              block.up.emplace(scope / (block.transformer ? 2 : 1) / "conv", out, out);
+            }
+            blocks.push_back(std::move(block));
+          }
+        }
+        return blocks;
+      }()),
+      out_norm_(Scope(table_) / "out" / 0, config_.norm_groups, config_.model_channels, kOutEps),
+      out_conv_(Scope(table_) / "out" / 2, config_.model_channels, config_.out_channels,
+                {.zero_init = true}) {}
+
+std::vector<AttentionLayer> UNet::attention_layers() const {
+  std::vector<AttentionLayer> layers;
+  const auto add = [&](const std::vector<Block>& blocks, const char* place) {
+    for (const Block& block : blocks) {
+      if (!block.transformer) continue;
+      for (int64_t i = 0; i < config_.transformer_depth; ++i) {
+        layers.push_back({block.transformer_name() + ".transformer_blocks." + std::to_string(i) + ".attn2",
+                          place, int64_t{1} << block.level});
+      }
+    }
+  };
+  add(down_, "down");
+  add(middle_, "mid");
+  add(up_, "up");
+  return layers;
+}
+
+std::vector<int64_t> UNet::feature_channels() const {
+  std::vector<int64_t> channels;
+  for (const int64_t mult : config_.channel_mult) channels.push_back(mult * config_.model_channels);
+  return channels;
+}
+
+void UNet::check_inputs(const UNetInputs& in) const {
+  VPD_CHECK(in.latents.dim() == 4 && in.latents.size(1) == config_.in_channels,
+            "unet: latents must be [I, ", config_.in_channels, ", h, w], got ", in.latents.sizes());
+  const int64_t multiple = size_multiple();
+  VPD_CHECK(in.latents.size(2) > 0 && in.latents.size(3) > 0 &&
+                in.latents.size(2) % multiple == 0 && in.latents.size(3) % multiple == 0,
+            "unet: latent height and width must be positive multiples of ", multiple, ", got ",
+            in.latents.size(2), " x ", in.latents.size(3));
+  VPD_CHECK(in.latents.is_floating_point() && in.context.is_floating_point(),
+            "unet: latents and context must be floating point, got ", in.latents.dtype(), " and ",
+            in.context.dtype());
+  VPD_CHECK(in.context.dim() == 3 && in.context.size(2) == config_.context_dim &&
+                in.context.size(1) > 0,
+            "unet: context must be [B, N, ", config_.context_dim, "], got ", in.context.sizes());
+  const int64_t images = in.latents.size(0), rows = in.context.size(0);
+  if (in.image_index) {
+    VPD_CHECK(in.image_index->dim() == 1 && in.image_index->size(0) == rows &&
+                  in.image_index->scalar_type() == at::kLong,
+              "unet: image_index must be int64 [", rows, "], got ", in.image_index->dtype(), " ",
+              in.image_index->sizes());
+  } else {
+    VPD_CHECK(images == rows || images == 1, "unet: ", images, " latents for ", rows,
+              " rows of context need an image_index");
+  }
+  VPD_CHECK(in.timesteps.dim() == 0 ||
+                (in.timesteps.dim() == 1 && (in.timesteps.size(0) == rows || in.timesteps.size(0) == 1)),
+            "unet: timesteps must be one number or [", rows, "], got ", in.timesteps.sizes());
+  if (in.context_mask) {
+    VPD_CHECK(in.context_mask->scalar_type() == at::kBool &&
+                  in.context_mask->sizes() == in.context.sizes().slice(0, 2),
+              "unet: context_mask must be bool [", rows, ", ", in.context.size(1), "], got ",
+              in.context_mask->dtype(), " ", in.context_mask->sizes());
+  }
+  if (in.time_bias) {
+    VPD_CHECK(in.time_bias->dim() == 2 && in.time_bias->size(0) == rows &&
+                  in.time_bias->size(1) == 4 * config_.model_channels,
+              "unet: time_bias must be [", rows, ", ", 4 * config_.model_channels, "], got ",
+              in.time_bias->sizes());
+  }
+}
+
+// [1 or B, 4 model_channels], through the SiLU that every residual block applies to it.
+Tensor UNet::embed_time(const Params& p, const UNetInputs& in) const {
+  const Tensor sinusoid = diffusion::timestep_embedding(in.timesteps.reshape({-1}), config_.model_channels);
+  Tensor embedding = time_out_(p, at::silu(time_in_(p, sinusoid.to(p[Slot(0)].scalar_type()))));
+  if (in.time_bias) embedding = embedding + in.time_bias->to(embedding.scalar_type());
+  return at::silu(embedding);
+}
+
+UNetOutput UNet::forward(const Params& p, const UNetInputs& in, const UNetTaps& taps) const {
+  check_inputs(in);
+  const UNetPlan plan(taps, attention_layers(), down_.size(), up_.size(), config_.num_res_blocks,
+                      config_.channel_mult.size());
+  const auto dtype = p[Slot(0)].scalar_type();
+  const Tensor context_states = in.context.to(dtype);
+  const int64_t rows = in.context.size(0);
+
+  // One latent may serve several rows. While nothing depends on the row (same timestep, text not met yet) it is computed
+  // once per image; the first cross-attention repeats it.
+  Tensor h = nn::channels_last(in.latents.to(dtype));
+  std::optional<Tensor> repeat;
+  if (in.image_index || h.size(0) != rows) {
+    const Tensor index = in.image_index ? *in.image_index : at::zeros({rows}, in.context.options().dtype(at::kLong));
+    const bool shared = h.size(0) < rows && in.timesteps.numel() == 1 && !in.time_bias;
+    if (shared) {
+      repeat = index;
+    } else {
+      h = h.index_select(0, index);
+    }
+  }
+  const Tensor embedding = embed_time(p, in);
+  const nn::Context context{context_states, in.context_mask, repeat};
+
+  UNetOutput out;
+  MapAccumulator maps(taps);
+  const auto run = [&](const Block& block, bool skip_up) {
+    if (plan.taps_input(block.name)) out.blocks[block.name + ":input"] = h;
+    if (block.conv) h = (*block.conv)(p, h);
+    if (block.res) h = (*block.res)(p, h, embedding);
+    if (block.transformer) {
+      const auto wanted = plan.map_layers(block.transformer_name());
+      std::vector<Tensor> layer_maps;
+      h = (*block.transformer)(p, h, context, {!wanted.empty(), taps.per_head}, &layer_maps);
+      for (const auto& [depth, strides] : wanted) maps.add(layer_maps[depth], strides, int64_t{1} << block.level);
+    }
+    if (block.res2) h = (*block.res2)(p, h, embedding);
+    if (block.is_tap && taps.features) out.features.insert(out.features.begin(), h);
+    if (block.up && !skip_up) {
+      h = (*block.up)(p, at::upsample_nearest2d(h, {2 * h.size(2), 2 * h.size(3)}));
+    }
+    if (plan.taps_output(block.name)) out.blocks[block.name + ":output"] = h;
+  };
+
+  std::vector<Tensor> skips;
+  int64_t position = 0;
+  for (const Block& block : down_) {
+    if (position > plan.last) break;
+    run(block, false);
+    skips.push_back(h);
+    ++position;
+  }
+  if (position <= plan.last) run(middle_.front(), false);
+  ++position;
+  for (const Block& block : up_) {
+    if (position > plan.last) break;
+    Tensor skip = skips.back();
+    skips.pop_back();
+    if (skip.size(0) != h.size(0)) skip = skip.index_select(0, *repeat);
+    h = at::cat({h, skip}, 1);
+    run(block, position == plan.last && !plan.taps_output(block.name));
+    ++position;
+  }
+  if (taps.noise) out.noise = out_conv_(p, out_norm_.silu(p, h));
+  out.attention = maps.means();
+  // A network asked only for what lies before its first cross-attention never met the rows.
+  if (repeat) {
+    for (auto& [name, tensor] : out.blocks) {
+      if (tensor.size(0) != rows) tensor = tensor.index_select(0, *repeat);
+    }
+  }
+  return out;
+}
+
+}  // namespace vpd::models

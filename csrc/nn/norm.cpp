@@ -1,0 +1,55 @@
+#include "nn/norm.h"
+
+#include <ATen/ops/batch_norm.h>
+#include <ATen/ops/layer_norm.h>
+
+#include "core/check.h"
+#include "ops/group_norm_silu.h"
+
+namespace vpd::nn {
+
+GroupNorm::GroupNorm(Scope scope, int64_t groups, int64_t channels, double eps)
+    : groups_(groups),
+      eps_(eps),
+      weight_(scope.declare("weight", {channels}, Init::ones())),
+      bias_(scope.declare("bias", {channels}, Init::zeros())) {
+  VPD_CHECK(groups > 0 && channels % groups == 0, "config: ", channels,
+            " channels do not divide into ", groups, " normalisation groups (norm_groups)");
+}
+
+Tensor GroupNorm::operator()(const Params& p, const Tensor& x) const {
+  return ops::group_norm_silu(x, p[weight_], p[bias_], groups_, eps_, /*silu=*/false);
+}
+
+Tensor GroupNorm::silu(const Params& p, const Tensor& x) const {
+  return ops::group_norm_silu(x, p[weight_], p[bias_], groups_, eps_, /*silu=*/true);
+}
+
+LayerNorm::LayerNorm(Scope scope, int64_t channels, double eps)
+    : channels_(channels),
+      eps_(eps),
+      weight_(scope.declare("weight", {channels}, Init::ones())),
+      bias_(scope.declare("bias", {channels}, Init::zeros())) {}
+
+Tensor LayerNorm::operator()(const Params& p, const Tensor& x) const {
+  return at::layer_norm(x, {channels_}, p[weight_], p[bias_], eps_);
+}
+
+BatchNorm2d::BatchNorm2d(Scope scope, int64_t channels)
+    : weight_(scope.declare("weight", {channels}, Init::ones())),
+      bias_(scope.declare("bias", {channels}, Init::zeros())),
+      running_mean_(scope.buffer("running_mean", {channels}, Init::zeros())),
+      running_var_(scope.buffer("running_var", {channels}, Init::ones())),
+      num_batches_tracked_(scope.buffer("num_batches_tracked", {}, Init::zeros(), at::kLong)) {}
+
+Tensor BatchNorm2d::operator()(const Params& p, const Tensor& x, bool training) const {
+  if (training) {
+    at::NoGradGuard no_grad;
+    Tensor count = p[num_batches_tracked_];
+    count.add_(1);
+  }
+  return at::batch_norm(x, p[weight_], p[bias_], p[running_mean_], p[running_var_], training,
+                        /*momentum=*/0.1, /*eps=*/1e-5, /*cudnn_enabled=*/true);
+}
+
+}  // namespace vpd::nn

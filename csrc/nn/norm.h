@@ -1,0 +1,48 @@
+#pragma once
+#include "core/params.h"
+
+namespace vpd::nn {
+
+// Group normalisation, optionally with the SiLU that follows it in every residual block.
+class GroupNorm {
+ public:
+  GroupNorm(Scope scope, int64_t groups, int64_t channels, double eps);
+  Tensor operator()(const Params& p, const Tensor& x) const;     // norm
+  Tensor silu(const Params& p, const Tensor& x) const;           // SiLU(norm)
+
+ private:
+  int64_t groups_;
+  double eps_;
+  Slot weight_;
+  Slot bias_;
+};
+
+// Over the last dimension.
+class LayerNorm {
+ public:
+  LayerNorm(Scope scope, int64_t channels, double eps = 1e-5);
+  Tensor operator()(const Params& p, const Tensor& x) const;
+
+ private:
+  int64_t channels_;
+  double eps_;
+  Slot weight_;
+  Slot bias_;
+};
+
+// Batch normalisation with PyTorch's defaults (eps 1e-5, momentum 0.1). In training mode the call normalises with the batch's
+// statistics and moves the running ones, which are buffers of the table, in place.
+class BatchNorm2d {
+ public:
+  BatchNorm2d(Scope scope, int64_t channels);
+  Tensor operator()(const Params& p, const Tensor& x, bool training) const;
+
+ private:
+  Slot weight_;
+  Slot bias_;
+  Slot running_mean_;
+  Slot running_var_;
+  Slot num_batches_tracked_;
+};
+
+}  // namespace vpd::nn

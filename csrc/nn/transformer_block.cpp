@@ -1,0 +1,87 @@
+#include "nn/transformer_block.h"
+
+#include <cmath>
+
+#include "core/check.h"
+#include "nn/layout.h"
+#include "ops/cross_attention.h"
+#include "ops/geglu.h"
+
+namespace vpd::nn {
+
+Attention::Attention(Scope scope, int64_t query_dim, int64_t context_dim, int64_t heads)
+    : heads_(heads),
+      scale_(1.0 / std::sqrt(static_cast<double>(query_dim / heads))),
+      to_q_(scope / "to_q", query_dim, query_dim, /*bias=*/false),
+      to_k_(scope / "to_k", context_dim, query_dim, /*bias=*/false),
+      to_v_(scope / "to_v", context_dim, query_dim, /*bias=*/false),
+      to_out_(scope / "to_out" / 0, query_dim, query_dim) {
+  VPD_CHECK(query_dim % heads == 0, "config: ", query_dim, " channels do not divide into ", heads,
+            " attention heads (num_heads)");
+}
+
+Tensor Attention::operator()(const Params& p, const Tensor& x, const Tensor& context,
+                             const std::optional<Tensor>& mask, MapRequest request,
+                             Tensor* map) const {
+  const Tensor q = to_q_(p, x);
+  const Tensor k = to_k_(p, context);
+  const Tensor v = to_v_(p, context);
+  if (!request.wanted) return to_out_(p, ops::attention(q, k, v, mask, heads_, scale_));
+  Tensor out;
+  std::tie(out, *map) = ops::cross_attention(q, k, v, mask, heads_, scale_, request.per_head);
+  return to_out_(p, out);
+}
+
+FeedForward::FeedForward(Scope scope, int64_t channels)
+    : proj_(scope / "net" / 0 / "proj", channels, 8 * channels),
+      out_(scope / "net" / 2, 4 * channels, channels) {}
+
+Tensor FeedForward::operator()(const Params& p, const Tensor& x) const {
+  return out_(p, ops::geglu(proj_(p, x)));
+}
+
+BasicTransformerBlock::BasicTransformerBlock(Scope scope, int64_t channels, int64_t context_dim,
+                                             int64_t heads)
+    : attn1_(scope / "attn1", channels, channels, heads),
+      ff_(scope / "ff", channels),
+      attn2_(scope / "attn2", channels, context_dim, heads),
+      norm1_(scope / "norm1", channels),
+      norm2_(scope / "norm2", channels),
+      norm3_(scope / "norm3", channels) {}
+
+Tensor BasicTransformerBlock::operator()(const Params& p, Tensor x, const Context& context,
+                                         MapRequest request, Tensor* map) const {
+  const Tensor normed = norm1_(p, x);
+  x = attn1_(p, normed, normed, std::nullopt) + x;
+  if (x.size(0) != context.states.size(0)) x = x.index_select(0, *context.image_index);
+  x = attn2_(p, norm2_(p, x), context.states, context.mask, request, map) + x;
+  return ff_(p, norm3_(p, x)) + x;
+}
+
+SpatialTransformer::SpatialTransformer(Scope scope, int64_t channels, int64_t context_dim,
+                                       int64_t heads, int64_t depth, int64_t groups)
+    : norm_(scope / "norm", groups, channels, 1e-6), proj_in_(scope / "proj_in", channels, channels),
+      blocks_([&] {
+        std::vector<BasicTransformerBlock> blocks;
+        for (int64_t i = 0; i < depth; ++i) {
+          blocks.emplace_back(scope / "transformer_blocks" / i, channels, context_dim, heads);
+        }
+        return blocks;
+      }()),
+      proj_out_(scope / "proj_out", channels, channels, /*zero_init=*/true) {}
+
+Tensor SpatialTransformer::operator()(const Params& p, const Tensor& x, const Context& context,
+                                      MapRequest request, std::vector<Tensor>* maps) const {
+  const int64_t height = x.size(2), width = x.size(3);
+  Tensor tokens = proj_in_.on_tokens(p, to_tokens(norm_(p, x)));  // [B, HW, C]
+  for (const BasicTransformerBlock& block : blocks_) {
+    Tensor map;
+    tokens = block(p, tokens, context, request, &map);
+    if (request.wanted) maps->push_back(map.unflatten(-1, {height, width}));
+  }
+  Tensor residual = x;
+  if (x.size(0) != tokens.size(0)) residual = x.index_select(0, *context.image_index);
+  return to_image(proj_out_.on_tokens(p, tokens), height, width) + residual;
+}
+
+}  // namespace vpd::nn

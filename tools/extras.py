@@ -1,0 +1,17 @@
+"""Prints the requirements of some extras of pyproject.toml, one a line: for pip, without building the package again."""
+
+import sys
+import tomllib
+from pathlib import Path
+
+PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
+
+
+def main(names: list[str]) -> None:
+    extras = tomllib.loads(PYPROJECT.read_text())["project"]["optional-dependencies"]
+    for name in names:
+        print(*extras[name], sep="\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

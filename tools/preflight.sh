@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Checks what the build needs from the system; as root on Debian or Ubuntu, installs what is missing.
+# usage: tools/preflight.sh [PYTHON] [--tests]
+set -euo pipefail
+
+python=${1:-python3}
+packages=()
+name=$(basename "$python") # Debian names the packages of python3.12 after it
+[[ $name =~ ^python3(\.[0-9]+)?$ ]] || name=python3
+
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+  echo "vpd needs Python 3.11 or newer, got: $("$python" --version 2>/dev/null || echo "no $python")." >&2
+  echo "Name another one with: make PYTHON=python3.12" >&2
+  exit 1
+fi
+"$python" -c 'import venv, ensurepip' 2>/dev/null || packages+=("$name-venv")
+"$python" -c 'import os, sys, sysconfig
+sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' || packages+=("$name-dev")
+command -v c++ >/dev/null || packages+=(g++)
+command -v cmake >/dev/null || packages+=(cmake)
+if [[ "${2:-}" == --tests && ! -e /usr/include/gtest/gtest.h ]]; then
+  packages+=(libgtest-dev)
+fi
+
+[[ ${#packages[@]} -eq 0 ]] && exit 0
+echo "Missing system packages: ${packages[*]}"
+if [[ $(id -u) -eq 0 ]] && command -v apt-get >/dev/null; then
+  apt-get update && apt-get install -y --no-install-recommends "${packages[@]}" && exit 0
+fi
+echo "Install them with: sudo apt-get install ${packages[*]}" >&2
+[[ "${packages[*]}" == libgtest-dev ]] && exit 0 # only the C++ tests are skipped without it
+exit 1

@@ -1,0 +1,291 @@
+"""Types of the compiled core. Written by tools/stubs.py; do not edit."""
+
+import collections.abc
+import typing
+
+import torch
+
+__all__: list[str] = [
+    "AutoencoderKL",
+    "CLIPTextEncoder",
+    "CLIPTextOutput",
+    "DiagonalGaussian",
+    "NoiseSchedule",
+    "PickScore",
+    "ReferDecoder",
+    "ReferMetrics",
+    "TextAdapter",
+    "UNet",
+    "UNetOutput",
+    "UNetTaps",
+    "VQModel",
+    "dice_loss",
+    "epsilon_loss",
+    "weighted_cross_entropy",
+]
+
+class TextAdapter:
+    def __init__(self, dim: int) -> None: ...
+    def forward(
+        self, params: collections.abc.Sequence[torch.Tensor], states: torch.Tensor
+    ) -> torch.Tensor: ...
+    def initialise(
+        self, device: torch.device, dtype: torch.dtype, generator: torch.Generator | None = None
+    ) -> list[torch.Tensor]: ...
+    def table(self) -> list[tuple[str, list[int], bool]]: ...
+
+class DiagonalGaussian:
+    def kl(self) -> torch.Tensor: ...
+    def sample(self, generator: torch.Generator | None = None) -> torch.Tensor: ...
+    @property
+    def logvar(self) -> torch.Tensor: ...
+    @property
+    def mean(self) -> torch.Tensor: ...
+    @property
+    def std(self) -> torch.Tensor: ...
+
+class AutoencoderKL:
+    def __init__(
+        self,
+        *,
+        ch: int,
+        ch_mult: collections.abc.Sequence[int],
+        num_res_blocks: int,
+        z_channels: int,
+        embed_dim: int,
+        in_channels: int,
+        out_ch: int,
+        norm_groups: int,
+        mid_attention: bool,
+        encode_only: bool,
+    ) -> None: ...
+    def block_names(self) -> list[str]: ...
+    def decode(
+        self, params: collections.abc.Sequence[torch.Tensor], z: torch.Tensor
+    ) -> torch.Tensor: ...
+    def decode_taps(
+        self,
+        params: collections.abc.Sequence[torch.Tensor],
+        z: torch.Tensor,
+        taps: collections.abc.Sequence[str],
+    ) -> dict[str, torch.Tensor]: ...
+    def encode(
+        self,
+        params: collections.abc.Sequence[torch.Tensor],
+        image: torch.Tensor,
+        taps: collections.abc.Sequence[str],
+    ) -> tuple[DiagonalGaussian, dict[str, torch.Tensor]]: ...
+    def initialise(
+        self, device: torch.device, dtype: torch.dtype, generator: torch.Generator | None = None
+    ) -> list[torch.Tensor]: ...
+    def table(self) -> list[tuple[str, list[int], bool]]: ...
+
+class VQModel:
+    def __init__(
+        self,
+        *,
+        ch: int,
+        ch_mult: collections.abc.Sequence[int],
+        num_res_blocks: int,
+        z_channels: int,
+        embed_dim: int,
+        n_embed: int,
+        beta: float,
+        in_channels: int,
+        out_ch: int,
+        norm_groups: int,
+        mid_attention: bool,
+    ) -> None: ...
+    def decode(
+        self,
+        params: collections.abc.Sequence[torch.Tensor],
+        h: torch.Tensor,
+        force_not_quantize: bool,
+    ) -> torch.Tensor: ...
+    def encode(
+        self, params: collections.abc.Sequence[torch.Tensor], image: torch.Tensor
+    ) -> torch.Tensor: ...
+    def initialise(
+        self, device: torch.device, dtype: torch.dtype, generator: torch.Generator | None = None
+    ) -> list[torch.Tensor]: ...
+    def quantise(
+        self, params: collections.abc.Sequence[torch.Tensor], h: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]: ...
+    def table(self) -> list[tuple[str, list[int], bool]]: ...
+
+class CLIPTextOutput:
+    @property
+    def hidden(self) -> torch.Tensor: ...
+    @property
+    def penultimate(self) -> torch.Tensor: ...
+    @property
+    def pooled(self) -> torch.Tensor: ...
+    @property
+    def projected(self) -> torch.Tensor | None: ...
+
+class CLIPTextEncoder:
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        hidden_size: int,
+        intermediate_size: int,
+        num_hidden_layers: int,
+        num_attention_heads: int,
+        max_position_embeddings: int,
+        hidden_act: str,
+        layer_norm_eps: float,
+        eos_token_id: int,
+        projection_dim: int,
+        vocab_subset: collections.abc.Sequence[int],
+    ) -> None: ...
+    def forward(
+        self,
+        params: collections.abc.Sequence[torch.Tensor],
+        ids: torch.Tensor,
+        mask: torch.Tensor | None,
+    ) -> CLIPTextOutput: ...
+    def initialise(
+        self, device: torch.device, dtype: torch.dtype, generator: torch.Generator | None = None
+    ) -> list[torch.Tensor]: ...
+    def table(self) -> list[tuple[str, list[int], bool]]: ...
+
+class NoiseSchedule:
+    def __getstate__(self) -> tuple[int, float, float]: ...
+    def __init__(self, *, num_train_timesteps: int, beta_start: float, beta_end: float) -> None: ...
+    def __setstate__(self, arg0: tuple[int, float, float]) -> None: ...
+    def add_noise(self, x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor: ...
+    def alpha_bar(self, t: torch.Tensor) -> torch.Tensor: ...
+    def alphas_cumprod(self) -> list[float]: ...
+    def betas(self) -> list[float]: ...
+    def ddim_step(
+        self,
+        x: torch.Tensor,
+        epsilon: torch.Tensor,
+        t: int,
+        previous: int,
+        eta: float,
+        noise: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]: ...
+    def ddim_timesteps(self, steps: int) -> list[int]: ...
+    def snr(self, t: torch.Tensor) -> torch.Tensor: ...
+    def velocity(self, x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor: ...
+
+class ReferMetrics:
+    thresholds: typing.ClassVar[list] = [0.5, 0.6, 0.7, 0.8, 0.9]
+    def __getstate__(
+        self,
+    ) -> tuple[int, int, int, float, typing.Annotated[list[int], "FixedSize(5)"]]: ...
+    def __init__(self) -> None: ...
+    def __setstate__(
+        self,
+        arg0: tuple[
+            int, int, int, float, typing.Annotated[collections.abc.Sequence[int], "FixedSize(5)"]
+        ],
+    ) -> None: ...
+    def mean_iou(self) -> float: ...
+    def merge(self, other: ReferMetrics) -> None: ...
+    def overall_iou(self) -> float: ...
+    def precision(self, threshold: int) -> float: ...
+    def update(self, prediction: torch.Tensor, target: torch.Tensor) -> None: ...
+    @property
+    def n(self) -> int: ...
+
+class PickScore:
+    def __getstate__(self) -> tuple[int, int]: ...
+    def __init__(self) -> None: ...
+    def __setstate__(self, arg0: tuple[int, int]) -> None: ...
+    def merge(self, other: PickScore) -> None: ...
+    def pick(self) -> float: ...
+    def update(
+        self, logits: torch.Tensor, instances: torch.Tensor, target: int, min_pixels: int
+    ) -> None: ...
+    @property
+    def n(self) -> int: ...
+
+class ReferDecoder:
+    def __init__(self, *, dims: collections.abc.Sequence[int], hidden: int) -> None: ...
+    def forward(
+        self,
+        params: collections.abc.Sequence[torch.Tensor],
+        features: collections.abc.Sequence[torch.Tensor],
+        training: bool,
+    ) -> torch.Tensor: ...
+    def initialise(
+        self, device: torch.device, dtype: torch.dtype, generator: torch.Generator | None = None
+    ) -> list[torch.Tensor]: ...
+    def table(self) -> list[tuple[str, list[int], bool]]: ...
+
+class UNetTaps:
+    def __init__(
+        self,
+        *,
+        noise: bool,
+        features: bool,
+        attention: collections.abc.Sequence[int],
+        selector: str,
+        map_grad: bool,
+        per_head: bool,
+        layers: collections.abc.Sequence[str],
+        tokens: collections.abc.Sequence[int],
+        block_inputs: collections.abc.Sequence[str],
+        block_outputs: collections.abc.Sequence[str],
+    ) -> None: ...
+
+class UNetOutput:
+    @property
+    def attention(self) -> dict[int, torch.Tensor]: ...
+    @property
+    def blocks(self) -> dict[str, torch.Tensor]: ...
+    @property
+    def features(self) -> list[torch.Tensor]: ...
+    @property
+    def noise(self) -> torch.Tensor | None: ...
+
+class UNet:
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        model_channels: int,
+        channel_mult: collections.abc.Sequence[int],
+        num_res_blocks: int,
+        attention_resolutions: collections.abc.Sequence[int],
+        num_heads: int,
+        transformer_depth: int,
+        context_dim: int,
+        norm_groups: int,
+    ) -> None: ...
+    def attention_layers(self) -> list[tuple[str, str, int]]: ...
+    def feature_channels(self) -> list[int]: ...
+    def forward(
+        self,
+        params: collections.abc.Sequence[torch.Tensor],
+        latents: torch.Tensor,
+        timesteps: torch.Tensor,
+        context: torch.Tensor,
+        image_index: torch.Tensor | None,
+        context_mask: torch.Tensor | None,
+        time_bias: torch.Tensor | None,
+        taps: UNetTaps,
+    ) -> UNetOutput: ...
+    def initialise(
+        self, device: torch.device, dtype: torch.dtype, generator: torch.Generator | None = None
+    ) -> list[torch.Tensor]: ...
+    def table(self) -> list[tuple[str, list[int], bool]]: ...
+
+def dice_loss(logits: torch.Tensor, target: torch.Tensor, reduction: str) -> torch.Tensor: ...
+def epsilon_loss(
+    prediction: torch.Tensor,
+    noise: torch.Tensor,
+    alpha_bar: torch.Tensor,
+    cap: float,
+    reduction: str,
+) -> torch.Tensor: ...
+def weighted_cross_entropy(
+    logits: torch.Tensor,
+    target: torch.Tensor,
+    weight: collections.abc.Sequence[float],
+    reduction: str,
+) -> torch.Tensor: ...

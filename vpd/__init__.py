@@ -1,0 +1,47 @@
+"""vpd: visual perception with pre-trained text-to-image diffusion models."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+# Public name -> module that defines it. Imported on first use, so that `import vpd` stays light.
+_PUBLIC = {
+    "UNet": "vpd.models.unet",
+    "UNetConfig": "vpd.models.unet",
+    "Taps": "vpd.models.unet",
+    "AutoencoderKL": "vpd.models.autoencoder",
+    "AutoencoderConfig": "vpd.models.autoencoder",
+    "VQModel": "vpd.models.autoencoder",
+    "VQConfig": "vpd.models.autoencoder",
+    "CLIPTextEncoder": "vpd.models.clip_text",
+    "CLIPTextConfig": "vpd.models.clip_text",
+    "TextAdapter": "vpd.models.adapters",
+    "ReferDecoder": "vpd.models.refer_decoder",
+    "NoiseSpec": "vpd.protocol",
+    "ReferSegmenter": "vpd.tasks.refer",
+    "load": "vpd.tasks.store",
+    "load_weights": "vpd.weights",
+    "save_weights": "vpd.weights",
+    "from_diffusers": "vpd.weights",
+    "tokenize": "vpd.tokens",
+}
+_MODULES = ("data", "diffusion", "losses", "metrics", "nn", "ops", "viz")
+
+__version__ = "0.1.0"
+__all__ = [*_PUBLIC, *_MODULES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"vpd.{name}")
+    else:
+        raise AttributeError(f"module 'vpd' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

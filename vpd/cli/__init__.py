@@ -1,0 +1,123 @@
+"""The command line ``vpd``: one file per command; whatever a command does is also one Python call."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vpd.cli.answer import Answer
+
+__all__ = ["COMMANDS", "main"]
+
+# Command -> (module:function, summary). Imported when used, so that `vpd --help` is quick and no command needs another's
+# dependencies.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "predict": ("vpd.cli.predict:predict", "segment what a sentence refers to, in one image or a folder"),
+    "maps": ("vpd.cli.maps:maps", "draw what each word or token attends to"),
+    "evaluate": ("vpd.cli.evaluate:evaluate", "score a model on a data set"),
+    "demo": ("vpd.cli.demo:demo", "a tour of the shipped model on unseen scenes: table and pictures"),
+    "train": ("vpd.cli.train:train", "train a task model"),
+    "pretrain": ("vpd.cli.pretrain:pretrain", "pre-train a small diffusion model on Tabletop"),
+    "data make": ("vpd.cli.data:make", "write a generated data set to disk"),
+    "data check": ("vpd.cli.data:check", "say whether a data set on disk is whole"),
+    "convert": ("vpd.cli.convert:convert", "rewrite weights under other parameter names"),
+    "bench": ("vpd.cli.bench:bench", "list or run the benchmarks"),
+    "info": ("vpd.cli.info:info", "versions, devices, what is native, shipped models"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    What it found goes to standard output (with ``--json`` as one JSON object), progress and errors to standard error.
+
+    Args:
+        argv: The words behind ``vpd``; those of the process if None.
+
+    Returns:
+        0: done; 1: done in part, the rest is named; 2: a bad request, explained in one line; 130: interrupted. With
+        ``VPD_DEBUG=1`` in the environment errors keep their traceback.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(words)
+    except SystemExit as stop:  # after --help
+        return int(stop.code or 0)
+    except BrokenPipeError:  # `vpd info | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except KeyboardInterrupt:
+        print("vpd: interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        if os.environ.get("VPD_DEBUG") == "1":
+            raise
+        print(f"vpd: error: {_one_line(error)}", file=sys.stderr)
+        return 2
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if words[0] == "--version":
+        from vpd import __version__
+
+        print(f"vpd {__version__}")
+        return 0
+    name, rest = _command(words)
+    from vpd.cli.parser import parse
+
+    module, function_name = COMMANDS[name][0].split(":")
+    function = getattr(importlib.import_module(module), function_name)
+    values, as_json = parse(name, function, rest)
+    # Libraries print to standard output; what a command has to say must stand there alone.
+    with contextlib.redirect_stdout(sys.stderr):
+        answer: Answer = function(**values)
+    print(json.dumps(answer.data, indent=1, allow_nan=False) if as_json else answer.text)
+    sys.stdout.flush()
+    return answer.code
+
+
+def _command(words: list[str]) -> tuple[str, list[str]]:
+    for length in (2, 1):
+        name = " ".join(words[:length])
+        if name in COMMANDS:
+            return name, words[length:]
+    parts = [name for name in COMMANDS if name.split()[0] == words[0]]
+    if parts:
+        raise ValueError(f"vpd {words[0]} takes one of: {', '.join(p.split()[1] for p in parts)}")
+    near = difflib.get_close_matches(words[0], COMMANDS, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"unknown command {words[0]!r}{hint} (vpd --help lists the commands)")
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: vpd COMMAND [options]",
+            "",
+            "Visual perception with pre-trained text-to-image diffusion models.",
+            "",
+            *lines,
+            "",
+            "vpd COMMAND --help says what a command takes. Every command takes --json and --config FILE.yaml.",
+        ]
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, ModuleNotFoundError) and error.name in ("lightning", "tensorboard"):
+        return f"this command needs {error.name}: pip install 'vpd[train]'"
+    return " ".join(str(error).split()) or type(error).__name__

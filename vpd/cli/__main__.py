@@ -1,0 +1,7 @@
+"""``python -m vpd.cli`` is ``vpd``."""
+
+import sys
+
+from vpd.cli import main
+
+sys.exit(main())

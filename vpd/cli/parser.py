@@ -1,0 +1,121 @@
+"""Turns a typed function into a command: its signature is the options, its docstring the help."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from jsonargparse import ActionConfigFile, ActionYesNo, ArgumentParser, set_parsing_settings
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+
+class Parser(ArgumentParser):
+    """Raises errors, each as one line, instead of printing the usage and leaving the program."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        lines = (line.strip(" -") for line in str(message).splitlines())
+        text = "; ".join(line for line in lines if line and not line.startswith("tip:"))
+        text = text.replace(":; ", ": ").replace("Parser key ", "option ")
+        raise ValueError(text + self._suggestion(text)) from ex
+
+    def _suggestion(self, text: str) -> str:
+        """The nearest option to an unknown one, or to an unknown config key, that the message names."""
+        unknown = re.search(r"unrecognized arguments: (-[\w.\-]+)|[Oo]ption '([\w.\-]+)'", text)
+        if not unknown:
+            return ""
+        known = [name for action in self._actions for name in action.option_strings]
+        if unknown.group(2):
+            known = [name.lstrip("-").split(".")[-1] for name in known]
+        near = difflib.get_close_matches(unknown.group(1) or unknown.group(2), known, n=1)
+        return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def build(name: str, function: Callable[..., Any]) -> Parser:
+    """The parser of a command.
+
+    A parameter without default is positional; a bool is a switch (``--x``, ``--no-x``); a list takes several values; the
+    fields of a dataclass named ``config`` are options themselves, those of another one ``--name.field``.
+    """
+    doc = inspect.getdoc(function) or ""
+    about, help_texts = doc.split("\nArgs:")[0].strip(), _argument_help(doc)
+    parser = Parser(prog=f"vpd {name}", description=about)
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with options")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object on standard output"
+    )
+    hints = typing.get_type_hints(function)
+    for parameter in inspect.signature(function).parameters.values():
+        hint, text = hints[parameter.name], help_texts.get(parameter.name, "")
+        if dataclasses.is_dataclass(hint):
+            nested = None if parameter.name == "config" else parameter.name
+            parser.add_class_arguments(hint, nested, sub_configs=True)  # type: ignore[arg-type]
+        else:
+            _add(parser, parameter, hint, text)
+    return parser
+
+
+def parse(name: str, function: Callable[..., Any], argv: list[str]) -> tuple[dict[str, Any], bool]:
+    """Reads a command line.
+
+    Returns:
+        The keyword arguments for ``function``, and whether ``--json`` was given.
+
+    Raises:
+        ValueError: A command line or config file that the signature does not allow.
+        SystemExit: After ``--help`` or ``--print_config``.
+    """
+    parser = build(name, function)
+    values = dict(vars(parser.instantiate(parser.parse_args(argv))))
+    as_json = bool(values.pop("json"))
+    values.pop("config")
+    hints = typing.get_type_hints(function)
+    config = hints.get("config")
+    if dataclasses.is_dataclass(config):
+        fields = {f.name for f in dataclasses.fields(config) if f.init}
+        own = {key: values.pop(key) for key in fields & set(values)}
+        values["config"] = config(**own)  # type: ignore[operator]
+    return values, as_json
+
+
+def _add(parser: Parser, parameter: inspect.Parameter, hint: Any, text: str) -> None:
+    required = parameter.default is inspect.Parameter.empty
+    name = parameter.name if required else "--" + parameter.name.replace("_", "-")
+    options: dict[str, Any] = {"help": text}
+    if not required:
+        options["default"] = parameter.default
+    inner = _without_none(hint)
+    if inner is bool:
+        options["action"] = ActionYesNo(no_prefix="no-")
+    elif typing.get_origin(inner) in (list, tuple):
+        options |= {"type": typing.get_args(inner)[0], "nargs": "+"}
+    else:
+        options["type"] = hint
+    parser.add_argument(name, **options)
+
+
+def _without_none(hint: Any) -> Any:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        rest = [option for option in typing.get_args(hint) if option is not type(None)]
+        return rest[0] if len(rest) == 1 else hint
+    return hint
+
+
+def _argument_help(doc: str) -> dict[str, str]:
+    """Parameter -> text of a Google docstring's ``Args`` section."""
+    section = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)*)", doc, re.MULTILINE)
+    found: dict[str, str] = {}
+    name = None
+    for line in section.group(1).splitlines() if section else ():
+        start = re.match(r" {4}(\w+): (.*)", line)
+        if start:
+            name, found[start.group(1)] = start.group(1), start.group(2)
+        elif name and line.strip():
+            found[name] += " " + line.strip()
+    return {key: text.replace("``", "") for key, text in found.items()}

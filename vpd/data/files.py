@@ -1,0 +1,67 @@
+"""Files that are either complete or not there."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+_UMASK = os.umask(0)  # can only be read by setting it: once, before any thread starts
+os.umask(_UMASK)
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """Opens a temporary file beside `path` that takes its place when the block succeeds.
+
+    Missing folders are made. When the block raises, `path` is left as it was.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        os.chmod(name, 0o666 & ~_UMASK)  # mkstemp makes files private
+        os.replace(name, target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_png(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:
+    """Writes an RGB image, uint8 [H, W, 3], as PNG."""
+    import cv2
+
+    done, data = cv2.imencode(".png", image[..., ::-1])
+    if not done:
+        raise ValueError(f"{path}: image must be uint8 [H, W, 3], got {image.dtype} {image.shape}")
+    with atomic_write(path) as file:
+        file.write(data.tobytes())
+
+
+def read_rgb(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+    """Reads a picture of a data set as uint8 [H, W, 3] RGB.
+
+    The EXIF orientation is ignored: masks are drawn on the pixels as stored.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a whole picture.
+    """
+    import cv2
+
+    # Through a buffer: OpenCV's own file reading fails on some Unicode names.
+    data = np.frombuffer(Path(path).read_bytes(), np.uint8)
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        image = cv2.imdecode(data, flags) if data.size else None
+    except cv2.error:
+        image = None
+    if image is None:
+        raise ValueError(f"{path}: expected a picture, got {data.size} bytes that are none")
+    return np.ascontiguousarray(image[..., ::-1], dtype=np.uint8)

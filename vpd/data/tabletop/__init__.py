@@ -1,0 +1,79 @@
+"""Tabletop: a small procedurally rendered world with every label the tasks need.
+
+```python
+from vpd.data import tabletop
+
+scene = tabletop.render(7)  # image, instance, semantic, depth_m, objects
+tabletop.expressions(scene, random.Random(0), per_kind=1)
+split = tabletop.load_split("val")  # cached on disk, rendered on first use
+```
+
+The world is frozen: pictures, grammar and splits of VERSION never change.
+"""
+
+from vpd.data.tabletop.captions import TAGS, caption, captions, tags
+from vpd.data.tabletop.expressions import KINDS, Expression, expressions, floors
+from vpd.data.tabletop.phrases import WORDS, head_attributes
+from vpd.data.tabletop.render import Scene, SceneObject, render
+from vpd.data.tabletop.sampling import sample_scene
+from vpd.data.tabletop.spec import (
+    CLASSES,
+    COLORS,
+    IMAGE_SIZE,
+    MATERIALS,
+    SHAPES,
+    SIZES,
+    TARGET_PX,
+    VERSION,
+    VISIBLE_PX,
+    CameraSpec,
+    FloorSpec,
+    LightSpec,
+    ObjectSpec,
+    SceneSpec,
+    WallSpec,
+)
+from vpd.data.tabletop.splits import (
+    SPLITS,
+    ChunkedArray,
+    TabletopSplit,
+    expressions_for,
+    load_split,
+)
+
+__all__ = [
+    "CLASSES",
+    "COLORS",
+    "IMAGE_SIZE",
+    "KINDS",
+    "MATERIALS",
+    "SHAPES",
+    "SIZES",
+    "SPLITS",
+    "TAGS",
+    "TARGET_PX",
+    "VERSION",
+    "VISIBLE_PX",
+    "WORDS",
+    "CameraSpec",
+    "ChunkedArray",
+    "Expression",
+    "FloorSpec",
+    "LightSpec",
+    "ObjectSpec",
+    "Scene",
+    "SceneObject",
+    "SceneSpec",
+    "TabletopSplit",
+    "WallSpec",
+    "caption",
+    "captions",
+    "expressions",
+    "expressions_for",
+    "floors",
+    "head_attributes",
+    "load_split",
+    "render",
+    "sample_scene",
+    "tags",
+]

@@ -1,0 +1,80 @@
+"""Training losses. Each takes ``(prediction, target, ...)`` and reduces as its original does;
+``reduction="none"`` gives the unreduced values. They are computed in float32 at least, whatever the
+prediction's dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor
+
+from vpd._load import core
+
+__all__ = ["Reduction", "dice_loss", "epsilon_loss", "weighted_cross_entropy"]
+
+Reduction = Literal["mean", "none", "sum"]
+
+
+def weighted_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    weight: Sequence[float] = (0.9, 1.1),
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Cross-entropy of every pixel, times the weight of its class (LAVT and VPD: 0.9 background,
+    1.1 object).
+
+    Args:
+        logits: [B, K, H, W].
+        target: int64 [B, H, W], classes in [0, K).
+        weight: K factors.
+        reduction: ``mean`` divides by the sum of the weights of the target pixels (PyTorch's rule),
+            ``none`` returns [B, H, W].
+
+    Raises:
+        ValueError: Shapes or dtypes that do not fit, or (on the CPU) a class out of range.
+    """
+    return core.weighted_cross_entropy(logits, target, list(weight), reduction)
+
+
+def dice_loss(logits: Tensor, target: Tensor, reduction: Reduction = "mean") -> Tensor:
+    """Soft Dice loss of the object class (Milletari et al. 2016), smoothed by 1.
+
+    ``1 - (2 sum(p y) + 1) / (sum(p) + sum(y) + 1)`` per sample, with ``p = softmax(logits)[1]``.
+
+    Args:
+        logits: [B, 2, H, W].
+        target: int64 [B, H, W], 0 or 1.
+        reduction: ``none`` returns [B].
+
+    Raises:
+        ValueError: Shapes or dtypes that do not fit, or (on the CPU) a class out of range.
+    """
+    return core.dice_loss(logits, target, reduction)
+
+
+def epsilon_loss(
+    prediction: Tensor,
+    noise: Tensor,
+    alpha_bar: Tensor,
+    cap: float = 100.0,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Squared error of the predicted noise, weighted by ``min(1 / alpha_bar, cap)``.
+
+    The weight turns the error of epsilon into that of the velocity (Salimans and Ho 2022), so that
+    noisy timesteps, where the text decides, count. ``cap=1`` is the plain loss (Ho et al. 2020).
+
+    Args:
+        prediction: [B, ...].
+        noise: Same shape: what was added.
+        alpha_bar: [B] in (0, 1]: cumulative alpha of each sample's timestep, see
+            :meth:`vpd.diffusion.NoiseSchedule.alpha_bar`.
+        cap: Largest weight, at least 1.
+        reduction: Over samples, each the mean of its own elements; ``none`` returns [B].
+
+    Raises:
+        ValueError: Shapes or dtypes that do not fit.
+    """
+    return core.epsilon_loss(prediction, noise, alpha_bar, cap, reduction)

@@ -1,0 +1,75 @@
+"""The bridge: a C++ parameter table becomes an ordinary ``nn.Module``."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Config = TypeVar("Config")
+
+
+class CoreModule(nn.Module, Generic[Config]):
+    """An ``nn.Module`` around a network of the C++ core.
+
+    The core network owns no tensor: it has a table of names, shapes and initialisers. This class registers an
+    ``nn.Parameter`` (or a buffer) for each row under its dotted name, in plain ``nn.Module`` containers, and hands the
+    tensors over at each call. So optimisers, ``state_dict``, ``deepcopy``, pickling, ``functional_call``,
+    parametrisations, autocast, ``.to()``, ``utils.checkpoint``, DDP and FSDP2 work as with any other module.
+
+    Args:
+        config: Dataclass the network was described with; kept as ``self.config``.
+        generator: Source of the initial weights; PyTorch's default generator if None. Device and dtype follow
+            ``torch.set_default_device`` / ``torch.device(...)`` contexts and ``torch.set_default_dtype``.
+    """
+
+    config: Config
+
+    def __init__(self, config: Config, *, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self._core = self._build(config)
+        device = torch.get_default_device()
+        table = self._core.table()
+        tensors = self._core.initialise(device, torch.get_default_dtype(), generator)
+        for (name, _, is_buffer), tensor in zip(table, tensors, strict=True):
+            container, leaf = self._container(name)
+            if is_buffer:
+                container.register_buffer(leaf, tensor)
+            else:
+                container.register_parameter(leaf, nn.Parameter(tensor))
+        self._slots: list[tuple[nn.Module, str]] | None = None
+
+    @staticmethod
+    def _build(config: Any) -> Any:
+        """The C++ network of ``config``; each subclass names its own."""
+        raise TypeError("CoreModule is a base class: use one of its subclasses, e.g. vpd.UNet")
+
+    def _container(self, name: str) -> tuple[nn.Module, str]:
+        *path, leaf = name.split(".")
+        module: nn.Module = self
+        for part in path:
+            child = module._modules.get(part)
+            if child is None:
+                child = nn.Module()
+                module.add_module(part, child)
+            module = child
+        return module, leaf
+
+    def core_tensors(self) -> list[Tensor]:
+        """Every parameter and buffer in table order, as the core expects them at a call.
+
+        Read through ``getattr``: a parametrised weight is computed here, a functionally replaced one is found here.
+        """
+        if self._slots is None:
+            self._slots = [self._container(name) for name, _, _ in self._core.table()]
+        return [getattr(module, leaf) for module, leaf in self._slots]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The core is rebuilt from the config; the slots point into this instance's containers.
+        return {**self.__dict__, "_core": None, "_slots": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._core = self._build(self.config)

@@ -1,0 +1,147 @@
+"""Models on disk: a folder with ``config.json`` and ``model.safetensors``, and the models shipped with the package."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vpd.config import from_dict
+from vpd.data.files import atomic_write
+from vpd.tasks.foundation import Foundation, FoundationConfig
+from vpd.tasks.refer import ReferConfig, ReferSegmenter
+from vpd.weights import read_state_dict, save_weights
+
+__all__ = ["load", "load_foundation", "save", "shipped"]
+
+_ZOO = Path(__file__).parent.parent / "zoo"
+# Task -> (config dataclass, model class, parts that a foundation brings when the folder does not hold them)
+_TASKS: dict[str, tuple[type, Callable[[Any], nn.Module]]] = {
+    "foundation": (FoundationConfig, Foundation),
+    "refer": (ReferConfig, ReferSegmenter),
+}
+
+
+def shipped() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(path.parent.name for path in _ZOO.glob("*/config.json"))
+
+
+def find(name_or_path: str | Path) -> Path:
+    """The folder of a model: a path, or a shipped model's name.
+
+    Raises:
+        FileNotFoundError: Neither; names the shipped models.
+    """
+    path = Path(name_or_path)
+    for folder in (path, _ZOO / str(name_or_path)):
+        if (folder / "config.json").is_file():
+            return folder
+    near = difflib.get_close_matches(str(name_or_path), shipped(), n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise FileNotFoundError(
+        f"no model {str(name_or_path)!r}: expected a folder with config.json and model.safetensors, "
+        f"or one of the shipped models {shipped()}.{hint}"
+    )
+
+
+def load(
+    name_or_path: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Any:
+    """Loads a task model, ready to call on images.
+
+    Args:
+        name_or_path: A shipped model (``"vpd-mini-refer"``) or a folder that ``vpd train`` wrote.
+        device: Where it runs.
+        dtype: float32 or bfloat16; shipped weights are stored in float16 and widened.
+
+    Returns:
+        The task's model in evaluation mode, e.g. a :class:`vpd.ReferSegmenter`.
+
+    Raises:
+        FileNotFoundError: No such model. ValueError: a folder whose files do not fit together.
+    """
+    folder = find(name_or_path)
+    info = _read_info(folder)
+    config_type, build = _TASKS[info["task"]]
+    model = build(from_dict(config_type, info["config"]))
+    state, _ = read_state_dict(folder / "model.safetensors")
+    base = info.get("foundation")
+    if base is not None:
+        base_state, _ = read_state_dict(find(base) / "model.safetensors")
+        wanted = set(model.state_dict())
+        state = {**{k: v for k, v in base_state.items() if k in wanted}, **state}
+    _assign(model, state, folder)
+    return model.to(device=device, dtype=dtype).eval()
+
+
+def load_foundation(name_or_path: str | Path) -> Foundation:
+    """Loads a pre-trained diffusion model (autoencoder, text encoder, U-Net)."""
+    model = load(name_or_path)
+    if not isinstance(model, Foundation):
+        raise ValueError(f"{name_or_path} is not a foundation but a {type(model).__name__}")
+    return model
+
+
+def save(
+    model: nn.Module,
+    folder: str | Path,
+    *,
+    foundation: str | None = None,
+    card: dict[str, Any] | None = None,
+    dtype: torch.dtype = torch.float16,
+) -> Path:
+    """Writes a model folder; parts equal to the foundation's (autoencoder, text encoder) are left to it.
+
+    Args:
+        model: A task model or a foundation.
+        folder: Created if missing; existing files are replaced, each only when its successor is complete.
+        foundation: Name of the shipped foundation that brings ``vae`` and ``text``; None stores everything.
+        card: What made the model: command, data, seed, metrics.
+        dtype: Storage type of floating-point weights.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    task = next(name for name, (_, build) in _TASKS.items() if type(model) is build)
+    state = model.state_dict()
+    if foundation is not None:
+        state = {k: v for k, v in state.items() if not k.startswith(("vae.", "text."))}
+    state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
+    save_weights({k: v.contiguous().cpu() for k, v in state.items()}, folder / "model.safetensors")
+    info = {"task": task, "foundation": foundation, "config": asdict(model.config), "card": card or {}}
+    with atomic_write(folder / "config.json") as file:
+        file.write((json.dumps(info, indent=1) + "\n").encode())
+    return folder
+
+
+def _read_info(folder: Path) -> dict[str, Any]:
+    try:
+        info = json.loads((folder / "config.json").read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{folder / 'config.json'} is not valid JSON: {error}") from error
+    if not isinstance(info, dict) or info.get("task") not in _TASKS or "config" not in info:
+        raise ValueError(
+            f"{folder / 'config.json'}: expected keys 'task' (one of {list(_TASKS)}) and 'config'"
+        )
+    return info
+
+
+def _assign(model: nn.Module, state: dict[str, torch.Tensor], folder: Path) -> None:
+    own = model.state_dict()
+    missing = [k for k in own if k not in state]
+    unexpected = [k for k in state if k not in own]
+    shapes = [k for k in own if k in state and own[k].shape != state[k].shape]
+    if missing or unexpected or shapes:
+        raise ValueError(
+            f"{folder}: weights do not fit its config: {len(missing)} missing {missing[:3]}, "
+            f"{len(unexpected)} unexpected {unexpected[:3]}, {len(shapes)} of another shape {shapes[:3]}"
+        )
+    model.load_state_dict(state)

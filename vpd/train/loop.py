@@ -1,0 +1,168 @@
+"""What every training run shares: a Trainer that logs, checkpoints and resumes, and batches that depend on the step alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning_utilities.core.imports import RequirementCache
+from torch import Tensor, nn
+
+Precision = Literal["auto", "32", "bf16"]
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How a training run is driven."""
+
+    steps: int = 1000
+    batch: int = 16
+    lr: float = 5e-4
+    weight_decay: float = 0.01
+    warmup: int = 100
+    """Steps over which the learning rate rises from 0."""
+    ema: float | None = None
+    """Decay of the averaged weights that are evaluated and kept; None for none."""
+    clip: float | None = 1.0
+    """Largest gradient norm; None for no clipping."""
+    precision: Precision = "auto"
+    """``auto``: bf16 autocast on a GPU or on a CPU with AVX-512 bf16, else float32."""
+    log_every: int = 50
+    val_every: int = 1000
+    checkpoint_every: int = 500
+    channels_last: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "log_every", "val_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Randomness of one training step. It depends on (seed, step) only, so a resumed run draws what an uninterrupted one does."""
+    return torch.Generator(device).manual_seed((seed * 1_000_003 + step) % 2**63)
+
+
+class Resident:
+    """Tensors that stay in memory for a whole run. Copies of a module (weight averaging makes one) share them."""
+
+    def __init__(self, **tensors: Tensor) -> None:
+        self._tensors = tensors
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._tensors[name]
+
+    def to(self, device: torch.device) -> None:
+        self._tensors = {name: tensor.to(device) for name, tensor in self._tensors.items()}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Resident:
+        return self
+
+
+class Steps:
+    """Stands where Lightning wants a data loader: counts steps. Batches are drawn in the training step, from the step's number."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.count))
+
+
+def resolve_precision(precision: Precision) -> str:
+    """Lightning's name of a precision."""
+    if precision == "32":
+        return "32-true"
+    native = torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported()
+    return "bf16-mixed" if precision == "bf16" or native else "32-true"
+
+
+def adamw(
+    groups: list[dict[str, Any]], config: LoopConfig, schedule: Callable[[int], float]
+) -> dict[str, Any]:
+    """AdamW with a learning rate that follows ``schedule(step)`` (a factor) after the warm-up."""
+    optimizer = torch.optim.AdamW(
+        groups, lr=config.lr, weight_decay=config.weight_decay, fused=torch.cuda.is_available()
+    )
+    rate = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, (step + 1) / max(1, config.warmup)) * schedule(step)
+    )
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+
+
+def prepare(module: nn.Module, config: LoopConfig) -> None:
+    """Puts convolution weights into the memory format the core works in."""
+    if config.channels_last:
+        module.to(memory_format=torch.channels_last)
+
+
+def fit(
+    module: pl.LightningModule,
+    config: LoopConfig,
+    folder: Path,
+    *,
+    progress: bool = True,
+    monitor: str | None = None,
+) -> None:
+    """Trains ``module`` for ``config.steps`` steps, going on from ``folder/last.ckpt`` if there is one.
+
+    Writes ``last.ckpt`` (and ``best.ckpt`` by the metric ``monitor``), ``metrics.csv`` and TensorBoard files to ``folder``.
+    Afterwards the module holds the averaged weights if ``config.ema`` is set.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    callbacks: list[pl.Callback] = [
+        ModelCheckpoint(
+            folder, filename="last", every_n_train_steps=config.checkpoint_every,
+            enable_version_counter=False, save_on_train_epoch_end=False,
+        )  # fmt: skip
+    ]
+    if monitor is not None:
+        callbacks.append(
+            ModelCheckpoint(
+                folder, filename="best", monitor=monitor, mode="max",
+                enable_version_counter=False, save_on_train_epoch_end=False,
+            )  # fmt: skip
+        )
+    if config.ema is not None:
+        callbacks.append(EMAWeightAveraging(decay=config.ema))
+    if progress:
+        callbacks.append(TQDMProgressBar(refresh_rate=max(1, config.log_every // 5)))
+    loggers: list[Logger] = [CSVLogger(folder, name="", version="")]
+    if RequirementCache("tensorboard"):
+        loggers.append(TensorBoardLogger(folder, name="", version="tensorboard"))
+    trainer = pl.Trainer(
+        accelerator="auto",
+        devices=1,
+        max_steps=config.steps,
+        max_epochs=-1,
+        precision=resolve_precision(config.precision),  # type: ignore[arg-type]
+        gradient_clip_val=config.clip,
+        callbacks=callbacks,
+        logger=loggers,
+        log_every_n_steps=config.log_every,
+        val_check_interval=config.val_every,
+        check_val_every_n_epoch=None,
+        limit_val_batches=1,
+        num_sanity_val_steps=0,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    prepare(module, config)
+    last = folder / "last.ckpt"
+    trainer.fit(
+        module,
+        train_dataloaders=Steps(config.steps),
+        val_dataloaders=Steps(1),
+        ckpt_path=last if last.exists() else None,
+        weights_only=True,
+    )
