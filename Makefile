@@ -45,8 +45,9 @@ format: dev ## rewrite Python and C++ in the project's style
 	$(VENV)/bin/ruff format .
 	find csrc tests/cpp -name '*.h' -o -name '*.cpp' | xargs $(VENV)/bin/clang-format -i
 
-stubs: dev ## regenerate vpd/_C.pyi from the compiled module
+stubs: dev ## regenerate vpd/_C.pyi and docs/api.md from the code
 	$(PY) tools/stubs.py
+	$(PY) tools/api.py
 
 fuzz: dev ## mutate weight files and annotations until FUZZ_SECONDS are over
 	$(PY) tools/fuzz.py --seconds $(FUZZ_SECONDS)

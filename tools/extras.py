@@ -1,4 +1,4 @@
-"""Prints the requirements of some extras of pyproject.toml, one a line: for pip, without building the package again."""
+"""Prints the requirements of extras of pyproject.toml, so that pip need not build vpd again."""
 
 import sys
 import tomllib

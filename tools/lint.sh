@@ -3,6 +3,7 @@
 set -uo pipefail
 
 bin=${1:-.venv/bin}
+export PYTHONPATH=.
 failed=()
 
 step() { # step NAME COMMAND...
@@ -21,6 +22,7 @@ step "mypy" "$bin/mypy"
 step "clang-format" "$bin/clang-format" --dry-run -Werror "${cpp[@]}"
 step "codespell" "$bin/codespell" --toml pyproject.toml README.md CHANGELOG.md CONTRIBUTING.md docs csrc vpd tests tools configs benchmarks notebooks
 step "stubs" "$bin/python" tools/stubs.py --check
+step "api page" "$bin/python" tools/api.py --check
 
 if [[ ${#failed[@]} -gt 0 ]]; then
   echo "lint failed: ${failed[*]}" >&2

@@ -1,4 +1,4 @@
-"""Writes vpd/_C.pyi, the types of the compiled module, from the module itself; ``--check`` only compares."""
+"""Writes vpd/_C.pyi, the types of the compiled module; ``--check`` only compares."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ __all__: list[str] = [
     "DiagonalGaussian",
     "NoiseSchedule",
     "PickScore",
+    "ReconstructionLoss",
     "ReferDecoder",
     "ReferMetrics",
     "TextAdapter",
@@ -19,9 +20,16 @@ __all__: list[str] = [
     "UNetOutput",
     "UNetTaps",
     "VQModel",
+    "WeightMatch",
+    "detect_layout",
     "dice_loss",
     "epsilon_loss",
+    "match_weights",
+    "plan_conversion",
+    "read_weights",
+    "reconstruction_loss",
     "weighted_cross_entropy",
+    "write_safetensors",
 ]
 
 class TextAdapter:
@@ -171,8 +179,33 @@ class NoiseSchedule:
     def snr(self, t: torch.Tensor) -> torch.Tensor: ...
     def velocity(self, x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor: ...
 
+class WeightMatch:
+    @property
+    def absent(self) -> list[str]: ...
+    @property
+    def layout(self) -> str: ...
+    @property
+    def mismatched(self) -> list[tuple[str, list[int], list[int]]]: ...
+    @property
+    def missing(self) -> list[str]: ...
+    @property
+    def pairs(self) -> list[tuple[str, str]]: ...
+    @property
+    def unexpected(self) -> list[str]: ...
+
+class ReconstructionLoss:
+    @property
+    def edges(self) -> torch.Tensor: ...
+    @property
+    def kl(self) -> torch.Tensor: ...
+    @property
+    def pixels(self) -> torch.Tensor: ...
+    @property
+    def total(self) -> torch.Tensor: ...
+
 class ReferMetrics:
-    thresholds: typing.ClassVar[list] = [0.5, 0.6, 0.7, 0.8, 0.9]
+    @staticmethod
+    def thresholds() -> typing.Annotated[list[float], "FixedSize(5)"]: ...
     def __getstate__(
         self,
     ) -> tuple[int, int, int, float, typing.Annotated[list[int], "FixedSize(5)"]]: ...
@@ -275,6 +308,9 @@ class UNet:
     ) -> list[torch.Tensor]: ...
     def table(self) -> list[tuple[str, list[int], bool]]: ...
 
+def detect_layout(
+    file: collections.abc.Sequence[tuple[str, collections.abc.Sequence[int]]],
+) -> str: ...
 def dice_loss(logits: torch.Tensor, target: torch.Tensor, reduction: str) -> torch.Tensor: ...
 def epsilon_loss(
     prediction: torch.Tensor,
@@ -283,9 +319,34 @@ def epsilon_loss(
     cap: float,
     reduction: str,
 ) -> torch.Tensor: ...
+def match_weights(
+    file: collections.abc.Sequence[tuple[str, collections.abc.Sequence[int]]],
+    module: collections.abc.Sequence[tuple[str, collections.abc.Sequence[int]]],
+    path: str,
+) -> WeightMatch: ...
+def plan_conversion(
+    file: collections.abc.Sequence[tuple[str, collections.abc.Sequence[int]]], to: str, path: str
+) -> list[tuple[str, str, list[int]]]: ...
+def read_weights(path: str) -> tuple:
+    """
+    (format, tensors, metadata, entry, skipped classes) of a safetensors or PyTorch file
+    """
+
+def reconstruction_loss(
+    reconstruction: torch.Tensor,
+    image: torch.Tensor,
+    mean: torch.Tensor,
+    logvar: torch.Tensor,
+    kl_weight: float,
+) -> ReconstructionLoss: ...
 def weighted_cross_entropy(
     logits: torch.Tensor,
     target: torch.Tensor,
     weight: collections.abc.Sequence[float],
     reduction: str,
 ) -> torch.Tensor: ...
+def write_safetensors(
+    path: str,
+    tensors: collections.abc.Sequence[tuple[str, torch.Tensor]],
+    metadata: collections.abc.Sequence[tuple[str, str]],
+) -> None: ...

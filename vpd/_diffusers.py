@@ -18,6 +18,14 @@ def convert(source: Any) -> nn.Module:
     """
     from vpd.weights import load_weights
 
+    module = build(source)
+    load_weights(module, source.state_dict())
+    parameter = next(source.parameters())
+    return module.to(device=parameter.device, dtype=parameter.dtype)
+
+
+def build(source: Any) -> nn.Module:
+    """The network of vpd of the same shape as ``source``, with fresh weights."""
     builders: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {
         "UNet2DConditionModel": _unet,
         "AutoencoderKL": _autoencoder,
@@ -31,11 +39,7 @@ def convert(source: Any) -> nn.Module:
             f"got {type(source).__name__}"
         )
     config: Any = source.config
-    values = dict(config) if isinstance(config, Mapping) else config.to_dict()
-    module = builders[known[0]](values)
-    load_weights(module, source.state_dict())
-    parameter = next(source.parameters())
-    return module.to(device=parameter.device, dtype=parameter.dtype)
+    return builders[known[0]](dict(config) if isinstance(config, Mapping) else config.to_dict())
 
 
 def _unet(config: Mapping[str, Any]) -> nn.Module:

@@ -5,13 +5,20 @@ prediction's dtype."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from torch import Tensor
 
 from vpd._load import core
 
-__all__ = ["Reduction", "dice_loss", "epsilon_loss", "weighted_cross_entropy"]
+__all__ = [
+    "ReconstructionLoss",
+    "Reduction",
+    "dice_loss",
+    "epsilon_loss",
+    "reconstruction_loss",
+    "weighted_cross_entropy",
+]
 
 Reduction = Literal["mean", "none", "sum"]
 
@@ -78,3 +85,40 @@ def epsilon_loss(
         ValueError: Shapes or dtypes that do not fit.
     """
     return core.epsilon_loss(prediction, noise, alpha_bar, cap, reduction)
+
+
+class ReconstructionLoss(NamedTuple):
+    """Terms of :func:`reconstruction_loss`, each a scalar."""
+
+    total: Tensor
+    pixels: Tensor
+    edges: Tensor
+    kl: Tensor
+
+
+def reconstruction_loss(
+    reconstruction: Tensor,
+    image: Tensor,
+    mean: Tensor,
+    logvar: Tensor,
+    kl_weight: float = 2e-4,
+) -> ReconstructionLoss:
+    """What the small world's autoencoder is trained with: ``pixels + edges + kl_weight * kl``.
+
+    Args:
+        reconstruction: [B, C, H, W].
+        image: Same shape.
+        mean: Posterior mean, [B, c, h, w].
+        logvar: Posterior log variance, same shape.
+        kl_weight: Weight of the KL term.
+
+    Returns:
+        ``pixels``: mean absolute error; ``edges``: mean absolute error of the differences between
+        neighbours along x plus along y; ``kl``: divergence from the standard normal, averaged over
+        latent elements.
+
+    Raises:
+        ValueError: Shapes that do not fit, or a side shorter than 2.
+    """
+    loss = core.reconstruction_loss(reconstruction, image, mean, logvar, kl_weight)
+    return ReconstructionLoss(loss.total, loss.pixels, loss.edges, loss.kl)

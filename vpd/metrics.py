@@ -56,7 +56,7 @@ class ReferMetrics:
             "oIoU": self._core.overall_iou(),
             "mIoU": self._core.mean_iou(),
         }
-        for index, threshold in enumerate(self._core.thresholds):
+        for index, threshold in enumerate(self._core.thresholds()):
             result[f"P@{threshold}"] = self._core.precision(index)
         result["n"] = self._core.n
         return result

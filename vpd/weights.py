@@ -138,8 +138,9 @@ def read_state_dict(path: PathLike) -> tuple[StateDict, FileInfo]:
     if found.is_dir():
         tensors = _read_folder(found)
         return tensors, _info(found, "folder", tensors)
-    kind, tensors, metadata, entry, skipped = core.read_weights(str(found))
-    info = _info(found, kind, tensors, metadata=metadata, entry=entry, skipped=tuple(skipped))
+    kind, pairs, metadata, entry, skipped = core.read_weights(str(found))
+    tensors = dict(pairs)
+    info = _info(found, kind, tensors, metadata=dict(metadata), entry=entry, skipped=tuple(skipped))
     return tensors, info
 
 
@@ -228,11 +229,11 @@ def save_weights(
     """
     tensors = _effective(source) if isinstance(source, nn.Module) else dict(source)
     _check_tensors(tensors, "save_weights")
-    pairs = dict(metadata or {})
-    for key, value in pairs.items():
+    texts = dict(metadata or {})
+    for key, value in texts.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise TypeError(f"save_weights: metadata must be text, got {key!r}: {value!r}")
-    core.write_safetensors(os.fspath(path), list(tensors.items()), list(pairs.items()))
+    core.write_safetensors(os.fspath(path), list(tensors.items()), list(texts.items()))
 
 
 def convert(src: PathLike, dst: PathLike, to: Literal["ldm", "diffusers"]) -> list[Path]:
@@ -338,7 +339,7 @@ def _component_file(folder: Path) -> Path | None:
 
 def _read_component(file: Path) -> StateDict:
     if file.suffix != ".json":
-        return core.read_weights(str(file))[1]
+        return dict(core.read_weights(str(file))[1])
     try:
         weight_map = json.loads(file.read_text(encoding="utf-8"))["weight_map"]
         # A shard is a file beside the index: an index may not reach anywhere else.

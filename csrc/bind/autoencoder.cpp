@@ -66,19 +66,18 @@ void bind_kl(py::module_& module) {
 
 void bind_vq(py::module_& module) {
   py::class_<VQModel> net(module, "VQModel");
-  net.def(py::init([](int64_t ch, std::vector<int64_t> ch_mult, int64_t num_res_blocks,
-                      int64_t z_channels, int64_t embed_dim, int64_t n_embed, double beta,
-                      int64_t in_channels, int64_t out_ch, int64_t norm_groups,
-                      bool mid_attention) {
-            return std::make_unique<VQModel>(
-                VQConfig{ImageCoderConfig{ch, std::move(ch_mult), num_res_blocks, z_channels,
-                                          in_channels, out_ch, norm_groups, mid_attention},
-                         embed_dim, n_embed, beta});
-          }),
-          py::kw_only(), py::arg("ch"), py::arg("ch_mult"), py::arg("num_res_blocks"),
-          py::arg("z_channels"), py::arg("embed_dim"), py::arg("n_embed"), py::arg("beta"),
-          py::arg("in_channels"), py::arg("out_ch"), py::arg("norm_groups"),
-          py::arg("mid_attention"));
+  net.def(
+      py::init([](int64_t ch, std::vector<int64_t> ch_mult, int64_t num_res_blocks,
+                  int64_t z_channels, int64_t embed_dim, int64_t n_embed, double beta,
+                  int64_t in_channels, int64_t out_ch, int64_t norm_groups, bool mid_attention) {
+        return std::make_unique<VQModel>(
+            VQConfig{ImageCoderConfig{ch, std::move(ch_mult), num_res_blocks, z_channels,
+                                      in_channels, out_ch, norm_groups, mid_attention},
+                     embed_dim, n_embed, beta});
+      }),
+      py::kw_only(), py::arg("ch"), py::arg("ch_mult"), py::arg("num_res_blocks"),
+      py::arg("z_channels"), py::arg("embed_dim"), py::arg("n_embed"), py::arg("beta"),
+      py::arg("in_channels"), py::arg("out_ch"), py::arg("norm_groups"), py::arg("mid_attention"));
   with_table(net);
   net.def(
       "encode",

@@ -25,22 +25,15 @@ io::Naming naming(const std::string& name) {
   return name == "diffusers" ? io::Naming::kDiffusers : io::Naming::kOriginal;
 }
 
-// A dict in the order of the file.
-py::dict to_dict(const io::NamedTensors& tensors) {
-  py::dict dict;
-  for (const auto& [name, tensor] : tensors) dict[py::str(name)] = tensor;
-  return dict;
-}
+// (format, tensors, metadata, entry, skipped classes)
+using FileTuple =
+    std::tuple<std::string, io::NamedTensors, io::Metadata, std::string, std::vector<std::string>>;
 
-py::tuple read_weights(const std::string& path) {
-  io::WeightsFile file;
-  {
-    py::gil_scoped_release release;
-    file = io::read_weights(path);
-  }
-  py::dict metadata;
-  for (const auto& [key, value] : file.metadata) metadata[py::str(key)] = value;
-  return py::make_tuple(file.format, to_dict(file.tensors), metadata, file.entry, file.skipped);
+FileTuple read_weights(const std::string& path) {
+  py::gil_scoped_release release;
+  io::WeightsFile file = io::read_weights(path);
+  return {std::move(file.format), std::move(file.tensors), std::move(file.metadata),
+          std::move(file.entry), std::move(file.skipped)};
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include "losses/cross_entropy.h"
 #include "losses/dice.h"
 #include "losses/epsilon.h"
+#include "losses/reconstruction.h"
 
 namespace vpd::bind {
 
@@ -32,6 +33,16 @@ void bind_losses(py::module_& module) {
       },
       py::arg("prediction"), py::arg("noise"), py::arg("alpha_bar"), py::arg("cap"),
       py::arg("reduction"));
+
+  using losses::ReconstructionLoss;
+  py::class_<ReconstructionLoss>(module, "ReconstructionLoss")
+      .def_readonly("total", &ReconstructionLoss::total)
+      .def_readonly("pixels", &ReconstructionLoss::pixels)
+      .def_readonly("edges", &ReconstructionLoss::edges)
+      .def_readonly("kl", &ReconstructionLoss::kl);
+  module.def("reconstruction_loss", &losses::reconstruction_loss, py::arg("reconstruction"),
+             py::arg("image"), py::arg("mean"), py::arg("logvar"), py::arg("kl_weight"),
+             py::call_guard<py::gil_scoped_release>());
 }
 
 }  // namespace vpd::bind

@@ -16,7 +16,7 @@ void bind_metrics(py::module_& module) {
       .def("overall_iou", &ReferMetrics::overall_iou)
       .def("mean_iou", &ReferMetrics::mean_iou)
       .def("precision", &ReferMetrics::precision, py::arg("threshold"))
-      .def_readonly_static("thresholds", &ReferMetrics::kThresholds)
+      .def_static("thresholds", [] { return ReferMetrics::kThresholds; })
       .def(py::pickle(
           [](const ReferMetrics& m) {
             return std::tuple(m.n, m.intersection, m.union_, m.iou_sum, m.hits);
@@ -28,8 +28,8 @@ void bind_metrics(py::module_& module) {
 
   py::class_<PickScore>(module, "PickScore")
       .def(py::init<>())
-      .def("update", &PickScore::update, py::arg("logits"), py::arg("instances"),
-           py::arg("target"), py::arg("min_pixels"), py::call_guard<py::gil_scoped_release>())
+      .def("update", &PickScore::update, py::arg("logits"), py::arg("instances"), py::arg("target"),
+           py::arg("min_pixels"), py::call_guard<py::gil_scoped_release>())
       .def("merge", &PickScore::merge, py::arg("other"))
       .def_readonly("n", &PickScore::n)
       .def("pick", &PickScore::pick)

@@ -45,7 +45,8 @@ NoiseSchedule::NoiseSchedule(NoiseScheduleConfig config) : config_(checked(confi
   const double first = std::sqrt(config_.beta_start), last = std::sqrt(config_.beta_end);
   double product = 1;
   for (int64_t t = 0; t < config_.num_train_timesteps; ++t) {
-    const double position = static_cast<double>(t) / static_cast<double>(config_.num_train_timesteps - 1);
+    const double position =
+        static_cast<double>(t) / static_cast<double>(config_.num_train_timesteps - 1);
     const double root = first + (last - first) * position;
     betas_.push_back(root * root);
     product *= 1 - root * root;
@@ -54,8 +55,8 @@ NoiseSchedule::NoiseSchedule(NoiseScheduleConfig config) : config_(checked(confi
 }
 
 at::Tensor NoiseSchedule::alpha_bar(const at::Tensor& t) const {
-  VPD_CHECK(t.dim() == 1 && t.scalar_type() == at::kLong, "NoiseSchedule: t must be int64 [B], got ",
-            t.dtype(), " ", t.sizes());
+  VPD_CHECK(t.dim() == 1 && t.scalar_type() == at::kLong,
+            "NoiseSchedule: t must be int64 [B], got ", t.dtype(), " ", t.sizes());
   // Looking at values would wait for a GPU; there the gather itself asserts.
   if (t.is_cpu() && t.numel() > 0) {
     const int64_t lowest = t.min().item<int64_t>(), highest = t.max().item<int64_t>();
@@ -90,7 +91,8 @@ std::vector<int64_t> NoiseSchedule::ddim_timesteps(int64_t steps) const {
   VPD_CHECK(steps >= 1 && steps <= total, "ddim_timesteps: steps must be in [1, ", total, "], got ",
             steps);
   const int64_t ratio = total / steps;
-  const int64_t shift = (steps - 1) * ratio + 1 < total ? 1 : 0;  // with all timesteps there is no room for it
+  const int64_t shift =
+      (steps - 1) * ratio + 1 < total ? 1 : 0;  // with all timesteps there is no room for it
   std::vector<int64_t> timesteps;
   for (int64_t i = steps - 1; i >= 0; --i) timesteps.push_back(i * ratio + shift);
   return timesteps;
@@ -110,8 +112,7 @@ DDIMStep NoiseSchedule::ddim_step(const at::Tensor& x, const at::Tensor& epsilon
             "ddim_step: eta > 0 needs noise of the shape of x, ", x.sizes());
   const double bar = alphas_cumprod_[static_cast<size_t>(t)];
   const double bar_previous = alphas_cumprod_[static_cast<size_t>(previous < 0 ? 0 : previous)];
-  const double sigma =
-      eta * std::sqrt((1 - bar_previous) / (1 - bar) * (1 - bar / bar_previous));
+  const double sigma = eta * std::sqrt((1 - bar_previous) / (1 - bar) * (1 - bar / bar_previous));
   const at::Tensor x0 = (x - std::sqrt(1 - bar) * epsilon) / std::sqrt(bar);
   at::Tensor sample = std::sqrt(bar_previous) * x0 +
                       std::sqrt(std::max(0.0, 1 - bar_previous - sigma * sigma)) * epsilon;

@@ -7,7 +7,8 @@
 
 namespace vpd::diffusion {
 
-// How much noise a training timestep means. Defaults: Stable Diffusion, whose betas are linear in their square root.
+// How much noise a training timestep means. Defaults: Stable Diffusion, whose betas are linear in
+// their square root.
 struct NoiseScheduleConfig {
   int64_t num_train_timesteps = 1000;
   double beta_start = 0.00085;
@@ -15,12 +16,13 @@ struct NoiseScheduleConfig {
 };
 
 struct DDIMStep {
-  at::Tensor sample;        // x at the previous timestep
+  at::Tensor sample;  // x at the previous timestep
   at::Tensor predicted_x0;
 };
 
-// Forward process x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) epsilon (Ho et al. 2020), t = 0 .. T-1, and
-// the deterministic steps back (Song et al. 2021). Tables are double; results have the sample's dtype.
+// Forward process x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) epsilon (Ho et al. 2020), t =
+// 0 .. T-1, and the deterministic steps back (Song et al. 2021). Tables are double; results have
+// the sample's dtype.
 class NoiseSchedule {
  public:
   explicit NoiseSchedule(NoiseScheduleConfig config);
@@ -36,13 +38,14 @@ class NoiseSchedule {
   // v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x0 (Salimans and Ho 2022)
   at::Tensor velocity(const at::Tensor& x0, const at::Tensor& noise, const at::Tensor& t) const;
 
-  // Evenly spaced timesteps, noisiest first, shifted by one as in the original sampler: 10 steps of 1000 are 901, 801, .., 1.
+  // Evenly spaced timesteps, noisiest first, shifted by one as in the original sampler: 10 steps of
+  // 1000 are 901, 801, .., 1.
   std::vector<int64_t> ddim_timesteps(int64_t steps) const;
-  // One step from t to `previous` (below 0: alpha_bar_0) given the predicted noise. eta 0 is deterministic; eta > 0 adds
-  // that share of the posterior's noise and needs `noise`. All tensors have one shape.
+  // One step from t to `previous` (below 0: alpha_bar_0) given the predicted noise. eta 0 is
+  // deterministic; eta > 0 adds that share of the posterior's noise and needs `noise`. All tensors
+  // have one shape.
   DDIMStep ddim_step(const at::Tensor& x, const at::Tensor& epsilon, int64_t t, int64_t previous,
-                     double eta = 0.0,
-                     const std::optional<at::Tensor>& noise = std::nullopt) const;
+                     double eta = 0.0, const std::optional<at::Tensor>& noise = std::nullopt) const;
 
  private:
   NoiseScheduleConfig config_;

@@ -212,7 +212,9 @@ bool is_ignorable(std::string_view name) {
                                                        "logit_scale"};
   if (name.starts_with("model_ema.") || name.starts_with("first_stage_model.loss.")) return true;
   if (name.ends_with("embeddings.position_ids")) return true;
-  if (name.starts_with("sd_model.")) name.remove_prefix(9);
+  for (const std::string_view prefix : {"module.", "sd_model."}) {
+    if (name.starts_with(prefix)) name.remove_prefix(prefix.size());
+  }
   return kSchedule.contains(name);
 }
 

@@ -30,7 +30,7 @@ std::string first_part(std::string_view name) {
 
 // VPD keeps its adapter's gamma beside the adapter, vpd inside it.
 std::string with_gamma_inside(const std::string& name) {
-  for (const std::string_view prefix : {"", "encoder."}) {
+  for (const std::string_view prefix : {"", "encoder.", "module.", "module.encoder."}) {
     if (name == std::string(prefix) + "gamma") return std::string(prefix) + "text_adapter.gamma";
   }
   return name;
@@ -87,14 +87,18 @@ class Matcher {
     return found.empty() ? nullptr : found.front();
   }
 
+  // What VPD's official checkpoints leave out is no mistake of theirs.
+  void set_absent(size_t position) {
+    if (!match_.layout.starts_with("vpd-") || is_ignorable(module_[position].name)) return;
+    done_[position] = true;
+    match_.absent.push_back(module_[position].name);
+  }
+
   void place_network(const Network& network) {
     const Network* source = find_in_file(network);
     if (source == nullptr) {
-      if (network.kind != NetworkKind::kCLIPText || !match_.layout.starts_with("vpd-")) return;
-      for (const auto& [position, name] : network.names) {
-        done_[position] = true;
-        match_.absent.push_back(module_[position].name);
-      }
+      if (network.kind != NetworkKind::kCLIPText) return;
+      for (const auto& [position, name] : network.names) set_absent(position);
       return;
     }
     std::unordered_map<std::string_view, size_t> positions;
@@ -107,7 +111,11 @@ class Matcher {
     for (const auto& [position, name] : network.names) {
       parts.insert(first_part(name));
       const auto found = positions.find(name);
-      if (found != positions.end()) pair(position, found->second, across);
+      if (found != positions.end()) {
+        pair(position, found->second, across);
+      } else if (source->kind == NetworkKind::kUNet && name.starts_with("out.")) {
+        set_absent(position);
+      }
     }
   }
 

@@ -139,6 +139,8 @@ bool Pickle::step(uint8_t opcode) {
     case kGlobalOp: { const std::string module = take_line(); push_text(Kind::kGlobal, module + "." + take_line()); break; }
     case kStackGlobal: {
       const std::vector<Index> names = pop_last(2);
+      VPD_CHECK(values_[names[0]].kind == Kind::kString && values_[names[1]].kind == Kind::kString, path_,
+                ": the pickle names a class by something else than text; it is damaged");
       push_text(Kind::kGlobal, values_[names[0]].text + "." + values_[names[1]].text);
       break;
     }
@@ -147,7 +149,7 @@ bool Pickle::step(uint8_t opcode) {
     case kNewObjEx: pop(); call(); break;  // without its keyword arguments
     case kObj: {
       const std::vector<Index> items = pop_to_mark();
-      skip(items.empty() ? "object" : values_[items[0]].text);
+      skip(items.empty() ? "object" : class_of(items[0]));
       break;
     }
     case kBuild: pop(); top(); break;  // attributes of the object below, which stays as it is
@@ -274,6 +276,10 @@ void Pickle::skip(const std::string& what) {
   push_text(Kind::kSkipped, what);
 }
 
+std::string Pickle::class_of(Index index) const {
+  return values_[index].kind == Kind::kGlobal ? values_[index].text : "object";
+}
+
 // ('storage', torch.FloatStorage, key, device, elements)
 void Pickle::persistent_id() {
   const PickleValue& id = values_[pop()];
@@ -297,7 +303,7 @@ void Pickle::call() {
   const PickleValue& function = values_[pair[0]];
   const PickleValue& arguments = values_[pair[1]];
   if (function.kind != Kind::kGlobal || arguments.kind != Kind::kTuple) {
-    skip(function.text.empty() ? "object" : function.text);
+    skip(class_of(pair[0]));
     return;
   }
   call(function.text, arguments.items);

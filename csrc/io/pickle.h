@@ -89,6 +89,7 @@ class Pickle {
 
   // Building objects.
   void skip(const std::string& what);
+  std::string class_of(Index index) const;
   void persistent_id();
   void call();
   void call(const std::string& function, const std::vector<Index>& arguments);

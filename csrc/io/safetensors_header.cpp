@@ -164,7 +164,7 @@ class Parser {
     constexpr std::string_view kCodes = "\"\\/bfnrt";
     constexpr std::string_view kValues = "\"\\/\b\f\n\r\t";
     if (const size_t i = kCodes.find(c); i != kCodes.npos) return static_cast<uint8_t>(kValues[i]);
-    check(c == 'u', "a JSON escape", std::string("\\") + c);
+    check(c == 'u', "a JSON escape", "another character behind a backslash");
     uint32_t code = hex4();
     if (code >= 0xD800 && code < 0xDC00) {  // the first half of a surrogate pair
       check(next() == '\\' && next() == 'u', "a surrogate pair", "half of one");
@@ -291,11 +291,19 @@ std::string format_safetensors_header(const SafetensorsHeader& header) {
   for (const SafetensorsEntry& entry : header.entries) {
     std::string shape;
     for (const int64_t size : entry.shape) {
-      shape += (shape.empty() ? "" : ",") + std::to_string(size);
+      if (!shape.empty()) shape += ',';
+      shape += std::to_string(size);
     }
-    member(entry.name) += "{\"dtype\":" + json_string(*safetensors_dtype_name(entry.dtype)) +
-                          ",\"shape\":[" + shape + "],\"data_offsets\":[" +
-                          std::to_string(entry.begin) + ',' + std::to_string(entry.end) + "]}";
+    std::string& out = member(entry.name);
+    out += "{\"dtype\":";
+    out += json_string(*safetensors_dtype_name(entry.dtype));
+    out += ",\"shape\":[";
+    out += shape;
+    out += "],\"data_offsets\":[";
+    out += std::to_string(entry.begin);
+    out += ',';
+    out += std::to_string(entry.end);
+    out += "]}";
   }
   return json + '}';
 }

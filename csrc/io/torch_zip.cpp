@@ -93,7 +93,7 @@ std::string find_folder(const ZipDirectory& zip, const std::string& path) {
 void check_byte_order(const ZipDirectory& zip, const std::string& folder, const std::string& path) {
   if (!zip.contains(folder + "byteorder")) return;  // older files: always little
   const std::string_view order = zip.read(folder + "byteorder");
-  VPD_CHECK(order == "little", path, ": byte order must be little, got '", order, "'");
+  VPD_CHECK(order == "little", path, ": expected little-endian tensors, got another byte order");
 }
 
 [[noreturn]] void fail_unknown(const MappedFile& file) {

@@ -105,6 +105,7 @@ ZipDirectory::ZipDirectory(const MappedFile& file) : file_(file) {
     VPD_CHECK(rest.size() >= name_size + extra_size + comment_size, file.path(),
               ": the zip directory ends inside entry ", i);
     std::string name(rest.substr(0, name_size));
+    VPD_CHECK(is_utf8(name), file.path(), ": the name of zip entry ", i, " is not UTF-8");
     widen(rest.substr(name_size, extra_size), {&size, &packed, &header}, file.path());
     rest.remove_prefix(name_size + extra_size + comment_size);
     const bool stored = method == 0 && (flags & 1) == 0 && size == packed;

@@ -24,17 +24,19 @@ at::Tensor reduce(const at::Tensor& values, Reduction reduction) {
 
 void check_pixel_target(const char* name, const at::Tensor& logits, const at::Tensor& target,
                         std::optional<int64_t> classes) {
-  VPD_CHECK(logits.dim() == 4 && logits.is_floating_point() && logits.size(1) == classes.value_or(logits.size(1)),
-            name, ": logits must be floating point [B, ", classes ? std::to_string(*classes) : "K", ", H, W], got ",
-            logits.dtype(), " ", logits.sizes());
+  VPD_CHECK(logits.dim() == 4 && logits.is_floating_point() &&
+                logits.size(1) == classes.value_or(logits.size(1)),
+            name, ": logits must be floating point [B, ", classes ? std::to_string(*classes) : "K",
+            ", H, W], got ", logits.dtype(), " ", logits.sizes());
   VPD_CHECK(target.dim() == 3 && target.scalar_type() == at::kLong &&
-                target.size(0) == logits.size(0) && target.sizes().slice(1) == logits.sizes().slice(2),
+                target.size(0) == logits.size(0) &&
+                target.sizes().slice(1) == logits.sizes().slice(2),
             name, ": target must be int64 [", logits.size(0), ", ", logits.size(2), ", ",
             logits.size(3), "], got ", target.dtype(), " ", target.sizes());
   if (!target.is_cpu() || target.numel() == 0) return;
   const int64_t lowest = target.min().item<int64_t>(), highest = target.max().item<int64_t>();
-  VPD_CHECK(lowest >= 0 && highest < logits.size(1), name, ": target classes must be in [0, ", logits.size(1),
-            "), got ", lowest < 0 ? lowest : highest);
+  VPD_CHECK(lowest >= 0 && highest < logits.size(1), name, ": target classes must be in [0, ",
+            logits.size(1), "), got ", lowest < 0 ? lowest : highest);
 }
 
 at::Tensor widened(const at::Tensor& values) {

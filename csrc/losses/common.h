@@ -14,9 +14,9 @@ Reduction parse_reduction(const std::string& word);
 
 at::Tensor reduce(const at::Tensor& values, Reduction reduction);
 
-// Throws std::invalid_argument, naming the loss, unless logits are floating point [B, K, H, W] (K == classes if given)
-// and target int64 [B, H, W] with values 0 .. K-1. Values are looked at on the CPU only: elsewhere that would wait for the
-// device, whose own kernels assert.
+// Throws std::invalid_argument, naming the loss, unless logits are floating point [B, K, H, W] (K
+// == classes if given) and target int64 [B, H, W] with values 0 .. K-1. Values are looked at on the
+// CPU only: elsewhere that would wait for the device, whose own kernels assert.
 void check_pixel_target(const char* name, const at::Tensor& logits, const at::Tensor& target,
                         std::optional<int64_t> classes = std::nullopt);
 

@@ -1,30 +1,33 @@
 #include "losses/reconstruction.h"
 
-#include <ATen/TensorOperators.h>
 #include <ATen/ops/diff.h>
 
 #include "core/check.h"
-#include "losses/common.h"
 
 namespace vpd::losses {
 
 ReconstructionLoss reconstruction_loss(const at::Tensor& reconstruction, const at::Tensor& image,
                                        const at::Tensor& mean, const at::Tensor& logvar,
                                        double kl_weight) {
-  VPD_CHECK(reconstruction.sizes() == image.sizes() && image.dim() == 4 && image.size(2) > 1 &&
-                image.size(3) > 1,
-            "reconstruction_loss: reconstruction and image must both be [B, C, H, W] with H, W >= 2, got ",
-            reconstruction.sizes(), " and ", image.sizes());
-  VPD_CHECK(mean.sizes() == logvar.sizes(),
-            "reconstruction_loss: mean and logvar must have one shape, got ", mean.sizes(), " and ",
-            logvar.sizes());
+  VPD_CHECK(
+      reconstruction.dim() == 4 && reconstruction.is_floating_point() &&
+          reconstruction.size(2) > 1 && reconstruction.size(3) > 1,
+      "reconstruction_loss: reconstruction must be floating point [B, C, H, W] with H, W > 1, got ",
+      reconstruction.dtype(), " ", reconstruction.sizes());
+  VPD_CHECK(image.sizes() == reconstruction.sizes() && image.is_floating_point(),
+            "reconstruction_loss: image must be floating point ", reconstruction.sizes(), ", got ",
+            image.dtype(), " ", image.sizes());
+  VPD_CHECK(
+      mean.sizes() == logvar.sizes() && mean.is_floating_point() && logvar.is_floating_point(),
+      "reconstruction_loss: mean and logvar must be floating point of one shape, got ",
+      mean.dtype(), " ", mean.sizes(), " and ", logvar.dtype(), " ", logvar.sizes());
+  // Differences are linear: those of the error are the error of the differences.
   const at::Tensor error = widened(reconstruction) - widened(image);
   const at::Tensor m = widened(mean), v = widened(logvar);
   ReconstructionLoss loss;
   loss.pixels = error.abs().mean();
-  // The difference of the errors is the error of the differences.
-  loss.edges = at::diff(error, 1, -1).abs().mean() + at::diff(error, 1, -2).abs().mean();
-  loss.kl = 0.5 * (m * m + v.exp() - 1 - v).mean();
+  loss.edges = error.diff(1, -1).abs().mean() + error.diff(1, -2).abs().mean();
+  loss.kl = 0.5 * (m.square() + v.exp() - 1.0 - v).mean();
   loss.total = loss.pixels + loss.edges + kl_weight * loss.kl;
   return loss;
 }

@@ -1,18 +1,19 @@
 #pragma once
-#include <ATen/core/Tensor.h>
+#include "losses/common.h"
 
 namespace vpd::losses {
 
-// What an autoencoder of the small world is trained with: L1 of pixels, L1 of their horizontal and vertical differences
-// (which keeps edges and stripes), and the KL divergence of the posterior from a standard normal.
 struct ReconstructionLoss {
-  at::Tensor total;    // pixels + edges + kl_weight * kl
-  at::Tensor pixels;   // mean absolute error
-  at::Tensor edges;    // mean absolute error of the differences along x plus those along y
-  at::Tensor kl;       // 0.5 mean(mean^2 + var - 1 - logvar)
+  at::Tensor total;   // pixels + edges + kl_weight * kl
+  at::Tensor pixels;  // mean |reconstruction - image|
+  at::Tensor edges;   // the same of differences between neighbours, along x plus along y
+  at::Tensor kl;      // divergence of the posterior from the standard normal, mean over elements
 };
 
-// reconstruction and image [B, C, H, W] with H, W >= 2; mean and logvar [B, c, h, w]
+// What trains a small KL autoencoder: no perceptual network, no discriminator; edges keep small
+// objects sharp.
+//   reconstruction and image [B, C, H, W], H and W at least 2; mean and logvar of the posterior, of
+//   one shape
 ReconstructionLoss reconstruction_loss(const at::Tensor& reconstruction, const at::Tensor& image,
                                        const at::Tensor& mean, const at::Tensor& logvar,
                                        double kl_weight);

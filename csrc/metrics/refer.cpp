@@ -25,11 +25,13 @@ void ReferMetrics::update(const at::Tensor& prediction, const at::Tensor& target
             target.dtype(), " ", target.sizes());
   const at::Tensor p = prediction.to(at::kBool), t = target.to(at::kBool);
   // Counted where the masks are; two numbers a sample travel.
-  const at::Tensor both = p.logical_and(t).sum({1, 2}).cpu(), any = p.logical_or(t).sum({1, 2}).cpu();
+  const at::Tensor both = p.logical_and(t).sum({1, 2}).cpu(),
+                   any = p.logical_or(t).sum({1, 2}).cpu();
   const auto intersections = both.accessor<int64_t, 1>(), unions = any.accessor<int64_t, 1>();
   for (int64_t i = 0; i < intersections.size(0); ++i) {
-    const double iou =
-        unions[i] > 0 ? static_cast<double>(intersections[i]) / static_cast<double>(unions[i]) : 0.0;
+    const double iou = unions[i] > 0
+                           ? static_cast<double>(intersections[i]) / static_cast<double>(unions[i])
+                           : 0.0;
     intersection += intersections[i];
     union_ += unions[i];
     iou_sum += iou;
@@ -64,8 +66,8 @@ void PickScore::update(const at::Tensor& logits, const at::Tensor& instances, in
   VPD_CHECK(instances.sizes() == logits.sizes() && instances.scalar_type() == at::kByte,
             "PickScore: instances must be uint8 ", logits.sizes(), ", got ", instances.dtype(), " ",
             instances.sizes());
-  VPD_CHECK(target >= 1 && target <= 255, "PickScore: target must be an object id in [1, 255], got ",
-            target);
+  VPD_CHECK(target >= 1 && target <= 255,
+            "PickScore: target must be an object id in [1, 255], got ", target);
   VPD_CHECK(min_pixels >= 1, "PickScore: min_pixels must be at least 1, got ", min_pixels);
   const at::Tensor values = logits.to(at::kCPU, at::kDouble).contiguous();
   const at::Tensor ids = instances.cpu().contiguous();

@@ -51,7 +51,10 @@ Tensor DiagonalGaussian::sample(const std::optional<at::Generator>& generator) c
 }
 
 Tensor DiagonalGaussian::kl() const {
-  return 0.5 * (mean_.square() + logvar_.exp() - 1.0 - logvar_).sum({1, 2, 3});
+  // A sum of thousands of terms: half precision is too short for it.
+  const auto dtype = mean_.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  const Tensor mean = mean_.to(dtype), logvar = logvar_.to(dtype);
+  return 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).sum({1, 2, 3});
 }
 
 AutoencoderKL::AutoencoderKL(AutoencoderConfig config)

@@ -5,8 +5,8 @@ namespace vpd::models {
 
 struct AutoencoderConfig {
   ImageCoderConfig coder;
-  int64_t embed_dim = 4;      // channels of the latent
-  bool encode_only = false;   // no decoder (VPD's checkpoints have none)
+  int64_t embed_dim = 4;     // channels of the latent
+  bool encode_only = false;  // no decoder (VPD's checkpoints have none)
 };
 
 // Diagonal Gaussian over latents, log variance clamped to [-30, 20].
@@ -31,7 +31,8 @@ struct Encoded {
   std::map<std::string, Tensor> blocks;  // "encoder.down.1.block.0:input" -> tensor
 };
 
-// The KL-regularised image autoencoder of latent diffusion (Rombach et al. 2022). Latents are unscaled.
+// The KL-regularised image autoencoder of latent diffusion (Rombach et al. 2022). Latents are
+// unscaled.
 class AutoencoderKL {
  public:
   explicit AutoencoderKL(AutoencoderConfig config);

@@ -22,9 +22,8 @@ namespace {
 constexpr double kEmbeddingStd = 0.02;
 
 CLIPTextConfig checked(CLIPTextConfig config) {
-  VPD_CHECK(config.vocab_size > 0 && config.intermediate_size > 0 &&
-                config.num_hidden_layers > 0 && config.max_position_embeddings > 0 &&
-                config.projection_dim >= 0,
+  VPD_CHECK(config.vocab_size > 0 && config.intermediate_size > 0 && config.num_hidden_layers > 0 &&
+                config.max_position_embeddings > 0 && config.projection_dim >= 0,
             "CLIPTextConfig: vocab_size, intermediate_size, num_hidden_layers and "
             "max_position_embeddings must be positive and projection_dim not negative, got ",
             config.vocab_size, ", ", config.intermediate_size, ", ", config.num_hidden_layers, ", ",
@@ -36,11 +35,11 @@ CLIPTextConfig checked(CLIPTextConfig config) {
   VPD_CHECK(config.hidden_act == "quick_gelu" || config.hidden_act == "gelu",
             "CLIPTextConfig: hidden_act must be quick_gelu or gelu, got '", config.hidden_act, "'");
   const std::vector<int64_t>& subset = config.vocab_subset;
-  VPD_CHECK(std::adjacent_find(subset.begin(), subset.end(), std::greater_equal<>()) ==
-                    subset.end() &&
-                (subset.empty() || (subset.front() >= 0 && subset.back() < config.vocab_size)),
-            "CLIPTextConfig: vocab_subset must hold distinct ids below vocab_size (",
-            config.vocab_size, ") in rising order");
+  VPD_CHECK(
+      std::adjacent_find(subset.begin(), subset.end(), std::greater_equal<>()) == subset.end() &&
+          (subset.empty() || (subset.front() >= 0 && subset.back() < config.vocab_size)),
+      "CLIPTextConfig: vocab_subset must hold distinct ids below vocab_size (", config.vocab_size,
+      ") in rising order");
   return config;
 }
 
@@ -83,9 +82,9 @@ Tensor CLIPTextLayer::attend(const Params& p, const Tensor& x,
   const auto split = [&](const Tensor& t) {  // [B, N, C] -> [B, heads, N, D]
     return t.unflatten(-1, {heads_, -1}).transpose(1, 2);
   };
-  const Tensor out = at::scaled_dot_product_attention(
-      split(q_proj_(p, x)), split(k_proj_(p, x)), split(v_proj_(p, x)), mask, /*dropout_p=*/0.0,
-      /*is_causal=*/!mask.has_value());
+  const Tensor out = at::scaled_dot_product_attention(split(q_proj_(p, x)), split(k_proj_(p, x)),
+                                                      split(v_proj_(p, x)), mask, /*dropout_p=*/0.0,
+                                                      /*is_causal=*/!mask.has_value());
   return out_proj_(p, out.transpose(1, 2).flatten(2));
 }
 
@@ -104,10 +103,10 @@ CLIPTextEncoder::CLIPTextEncoder(CLIPTextConfig config)
       token_embedding_((Scope(table_) / "text_model.embeddings.token_embedding")
                            .declare("weight", {table_rows(config_), config_.hidden_size},
                                     Init::normal(kEmbeddingStd))),
-      position_embedding_(
-          (Scope(table_) / "text_model.embeddings.position_embedding")
-              .declare("weight", {config_.max_position_embeddings, config_.hidden_size},
-                       Init::normal(kEmbeddingStd))),
+      position_embedding_((Scope(table_) / "text_model.embeddings.position_embedding")
+                              .declare("weight",
+                                       {config_.max_position_embeddings, config_.hidden_size},
+                                       Init::normal(kEmbeddingStd))),
       layers_([this] {
         const Scope scope = Scope(table_) / "text_model.encoder.layers";
         std::vector<CLIPTextLayer> layers;
@@ -119,16 +118,16 @@ CLIPTextEncoder::CLIPTextEncoder(CLIPTextConfig config)
       final_layer_norm_(Scope(table_) / "text_model.final_layer_norm", config_.hidden_size,
                         config_.layer_norm_eps) {
   if (config_.projection_dim > 0) {
-    text_projection_ = projection(Scope(table_) / "text_projection", config_.hidden_size,
-                                  config_.projection_dim,
-                                  1.0 / std::sqrt(static_cast<double>(config_.hidden_size)),
-                                  /*bias=*/false);
+    text_projection_ =
+        projection(Scope(table_) / "text_projection", config_.hidden_size, config_.projection_dim,
+                   1.0 / std::sqrt(static_cast<double>(config_.hidden_size)),
+                   /*bias=*/false);
   }
 }
 
 void CLIPTextEncoder::check_inputs(const Tensor& ids, const std::optional<Tensor>& mask) const {
-  VPD_CHECK(ids.dim() == 2 && ids.scalar_type() == at::kLong, "clip_text: ids must be int64 [B, N], got ",
-            ids.dtype(), " ", ids.sizes());
+  VPD_CHECK(ids.dim() == 2 && ids.scalar_type() == at::kLong,
+            "clip_text: ids must be int64 [B, N], got ", ids.dtype(), " ", ids.sizes());
   VPD_CHECK(ids.size(1) >= 1 && ids.size(1) <= config_.max_position_embeddings,
             "clip_text: sequences must have 1 to ", config_.max_position_embeddings,
             " tokens (max_position_embeddings), got ", ids.size(1));
@@ -138,7 +137,8 @@ void CLIPTextEncoder::check_inputs(const Tensor& ids, const std::optional<Tensor
               mask->sizes());
   }
   if (ids.numel() == 0 || ids.is_meta()) return;
-  // Waits for a GPU, once a sentence batch; an id past the table would otherwise kill the device's context.
+  // Waits for a GPU, once a sentence batch; an id past the table would otherwise kill the device's
+  // context.
   const int64_t lowest = ids.min().item<int64_t>(), highest = ids.max().item<int64_t>();
   VPD_CHECK(lowest >= 0 && highest < config_.vocab_size, "clip_text: token ids must be in [0, ",
             config_.vocab_size, "), got ", lowest < 0 ? lowest : highest);
@@ -150,7 +150,8 @@ Tensor CLIPTextEncoder::embedding_rows(const Tensor& ids) const {
   const int64_t shared = static_cast<int64_t>(config_.vocab_subset.size());
   const Tensor subset = at::tensor(config_.vocab_subset, ids.options());
   const Tensor position = at::searchsorted(subset, ids).clamp_max(shared - 1);
-  return at::where(subset.index_select(0, position.flatten()).view_as(ids) == ids, position, shared);
+  return at::where(subset.index_select(0, position.flatten()).view_as(ids) == ids, position,
+                   shared);
 }
 
 CLIPTextOutput CLIPTextEncoder::forward(const Params& p, const Tensor& ids,

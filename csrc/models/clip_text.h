@@ -5,7 +5,8 @@
 
 namespace vpd::models {
 
-// Field names are transformers' CLIPTextConfig's. Defaults: the text tower of CLIP ViT-L/14, as in Stable Diffusion v1.
+// Field names are transformers' CLIPTextConfig's. Defaults: the text tower of CLIP ViT-L/14, as in
+// Stable Diffusion v1.
 struct CLIPTextConfig {
   int64_t vocab_size = 49408;
   int64_t hidden_size = 768;
@@ -22,9 +23,9 @@ struct CLIPTextConfig {
 };
 
 struct CLIPTextOutput {
-  Tensor hidden;                    // [B, N, C], through the final layer norm
-  Tensor penultimate;               // [B, N, C], what the last layer reads
-  Tensor pooled;                    // [B, C]: hidden at each row's first eos, or at its last token if it has none
+  Tensor hidden;       // [B, N, C], through the final layer norm
+  Tensor penultimate;  // [B, N, C], what the last layer reads
+  Tensor pooled;  // [B, C]: hidden at each row's first eos, or at its last token if it has none
   std::optional<Tensor> projected;  // [B, projection_dim]
 };
 
@@ -51,15 +52,17 @@ class CLIPTextLayer {
   nn::LayerNorm layer_norm2_;
 };
 
-// The text tower of CLIP (Radford et al. 2021); keys as in transformers ("text_model....", "text_projection.weight").
+// The text tower of CLIP (Radford et al. 2021); keys as in transformers ("text_model....",
+// "text_projection.weight").
 class CLIPTextEncoder {
  public:
   explicit CLIPTextEncoder(CLIPTextConfig config);
   CLIPTextEncoder(const CLIPTextEncoder&) = delete;
 
   const ParamTable& table() const { return table_; }
-  // ids int64 [B, N], N <= max_position_embeddings; mask bool [B, N] (true = a token, false = padding that nobody
-  // attends to), as transformers' attention_mask. Attention is causal with or without it.
+  // ids int64 [B, N], N <= max_position_embeddings; mask bool [B, N] (true = a token, false =
+  // padding that nobody attends to), as transformers' attention_mask. Attention is causal with or
+  // without it.
   CLIPTextOutput forward(const Params& p, const Tensor& ids,
                          const std::optional<Tensor>& mask) const;
 

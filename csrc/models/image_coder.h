@@ -10,7 +10,8 @@
 
 namespace vpd::models {
 
-// What the KL and the VQ autoencoder share. Field names are the original ddconfig's; defaults: Stable Diffusion v1.
+// What the KL and the VQ autoencoder share. Field names are the original ddconfig's; defaults:
+// Stable Diffusion v1.
 struct ImageCoderConfig {
   int64_t ch = 128;
   std::vector<int64_t> ch_mult = {1, 2, 4, 4};
@@ -21,13 +22,16 @@ struct ImageCoderConfig {
   int64_t norm_groups = 32;
   bool mid_attention = true;
 
-  int64_t stride() const { return int64_t{1} << (ch_mult.size() - 1); }  // pixels per latent position
+  int64_t stride() const {
+    return int64_t{1} << (ch_mult.size() - 1);
+  }  // pixels per latent position
 };
 
 // Throws std::invalid_argument for a config that describes no network.
 void check_image_coder(const ImageCoderConfig& config, const char* name);
 
-// Collects the inputs and outputs of named blocks while a coder runs: "encoder.down.1.block.0:input".
+// Collects the inputs and outputs of named blocks while a coder runs:
+// "encoder.down.1.block.0:input".
 class BlockTaps {
  public:
   explicit BlockTaps(const std::vector<std::string>& wanted)
@@ -48,7 +52,8 @@ class ImageCoder {
  public:
   // Image [B, in_channels, H, W] -> [B, moments, H/stride, W/stride]; blocks named "encoder....".
   static ImageCoder encoder(ParamTable& table, const ImageCoderConfig& config, int64_t moments);
-  // Latent [B, z_channels, h, w] -> image [B, out_ch, h*stride, w*stride]; blocks named "decoder....".
+  // Latent [B, z_channels, h, w] -> image [B, out_ch, h*stride, w*stride]; blocks named
+  // "decoder....".
   static ImageCoder decoder(ParamTable& table, const ImageCoderConfig& config);
 
   std::vector<std::string> block_names() const;

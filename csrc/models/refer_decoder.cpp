@@ -16,10 +16,12 @@ namespace {
 constexpr int64_t kClasses = 2;  // background, target
 
 ReferDecoderConfig checked(ReferDecoderConfig config) {
-  VPD_CHECK(config.dims.size() >= 2 && config.hidden > 0 &&
-                std::all_of(config.dims.begin(), config.dims.end(), [](int64_t d) { return d > 0; }),
-            "ReferDecoderConfig: dims must be at least two positive channel counts and hidden "
-            "positive, got dims ", at::IntArrayRef(config.dims), " and hidden ", config.hidden);
+  VPD_CHECK(
+      config.dims.size() >= 2 && config.hidden > 0 &&
+          std::all_of(config.dims.begin(), config.dims.end(), [](int64_t d) { return d > 0; }),
+      "ReferDecoderConfig: dims must be at least two positive channel counts and hidden "
+      "positive, got dims ",
+      at::IntArrayRef(config.dims), " and hidden ", config.hidden);
   return config;
 }
 
@@ -36,12 +38,12 @@ ReferDecoder::ReferDecoder(ReferDecoderConfig config)
         for (int64_t level = levels - 2; level >= 0; --level) {
           const std::string place = std::to_string(level + 2);
           // Braces evaluate left to right, which is the order of declaration.
-          stages.push_back(Stage{
-              nn::Conv2d(root / ("conv1_" + place), channels + config_.dims[level], hidden,
-                         {.bias = false}),
-              nn::BatchNorm2d(root / ("bn1_" + place), hidden),
-              nn::Conv2d(root / ("conv2_" + place), hidden, hidden, {.bias = false}),
-              nn::BatchNorm2d(root / ("bn2_" + place), hidden)});
+          stages.push_back(
+              Stage{nn::Conv2d(root / ("conv1_" + place), channels + config_.dims[level], hidden,
+                               {.bias = false}),
+                    nn::BatchNorm2d(root / ("bn1_" + place), hidden),
+                    nn::Conv2d(root / ("conv2_" + place), hidden, hidden, {.bias = false}),
+                    nn::BatchNorm2d(root / ("bn2_" + place), hidden)});
           channels = hidden;
         }
         return stages;
@@ -49,8 +51,8 @@ ReferDecoder::ReferDecoder(ReferDecoderConfig config)
       out_(Scope(table_) / "conv1_1", config_.hidden, kClasses) {}
 
 void ReferDecoder::check_features(const std::vector<Tensor>& features) const {
-  VPD_CHECK(features.size() == config_.dims.size(), "refer_decoder: expected ",
-            config_.dims.size(), " feature maps, fine to coarse, got ", features.size());
+  VPD_CHECK(features.size() == config_.dims.size(), "refer_decoder: expected ", config_.dims.size(),
+            " feature maps, fine to coarse, got ", features.size());
   for (size_t i = 0; i < features.size(); ++i) {
     const Tensor& map = features[i];
     VPD_CHECK(map.dim() == 4 && map.size(1) == config_.dims[i] && map.is_floating_point() &&

@@ -10,9 +10,10 @@ struct ReferDecoderConfig {
   int64_t hidden = 640;
 };
 
-// The mask decoder of LAVT (Yang et al. 2022) as VPD uses it: from coarse to fine, upsample (bilinear, corners aligned),
-// concatenate the next map, twice conv-BN-ReLU; at last a 1x1 convolution to background and target.
-// Keys for four maps: conv1_4, bn1_4, conv2_4, bn2_4 (the two coarsest maps), ..._3, ..._2 (the finest), conv1_1.
+// The mask decoder of LAVT (Yang et al. 2022) as VPD uses it: from coarse to fine, upsample
+// (bilinear, corners aligned), concatenate the next map, twice conv-BN-ReLU; at last a 1x1
+// convolution to background and target. Keys for four maps: conv1_4, bn1_4, conv2_4, bn2_4 (the two
+// coarsest maps), ..._3, ..._2 (the finest), conv1_1.
 class ReferDecoder {
  public:
   explicit ReferDecoder(ReferDecoderConfig config);

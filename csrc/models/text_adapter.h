@@ -4,8 +4,8 @@
 
 namespace vpd::models {
 
-// VPD's text adapter (Zhao et al. 2023, equation 4): states + gamma * MLP(states), MLP = Linear, exact GELU, Linear.
-// Keys: gamma, fc.0.*, fc.2.*
+// VPD's text adapter (Zhao et al. 2023, equation 4): states + gamma * MLP(states), MLP = Linear,
+// exact GELU, Linear. Keys: gamma, fc.0.*, fc.2.*
 class TextAdapter {
  public:
   explicit TextAdapter(int64_t dim);

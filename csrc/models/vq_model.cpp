@@ -23,7 +23,8 @@ VQConfig checked(VQConfig config) {
 // Rows of `codebook` [K, C] nearest to each row of `vectors` [M, C] -> int64 [M].
 Tensor nearest(const Tensor& vectors, const Tensor& codebook) {
   const at::NoGradGuard no_grad;
-  // |v|^2 is the same for every code and left out. In pieces: M x K distances would not fit for large images.
+  // |v|^2 is the same for every code and left out. In pieces: M x K distances would not fit for
+  // large images.
   constexpr int64_t kRows = 4096;
   const Tensor half_norms = 0.5 * codebook.square().sum(1);  // [K]
   std::vector<Tensor> pieces;
@@ -55,10 +56,10 @@ Tensor VQModel::encode(const Params& p, const Tensor& image) const {
 Quantised VQModel::quantise(const Params& p, const Tensor& h) const {
   check_latent(kName, h, config_.embed_dim);
   const Tensor codebook = p[codebook_];
-  const Tensor vectors = h.permute({0, 2, 3, 1});                                // [B, h, w, C]
+  const Tensor vectors = h.permute({0, 2, 3, 1});  // [B, h, w, C]
   const Tensor flat = vectors.reshape({-1, config_.embed_dim}).to(codebook.scalar_type());
   const Tensor indices = nearest(flat, codebook).reshape({h.size(0), h.size(2), h.size(3)});
-  const Tensor codes = at::embedding(codebook, indices);                         // [B, h, w, C]
+  const Tensor codes = at::embedding(codebook, indices);  // [B, h, w, C]
   const Tensor loss = (codes.detach() - vectors).square().mean() +
                       config_.beta * (codes - vectors.detach()).square().mean();
   const Tensor straight_through = vectors + (codes - vectors).detach();

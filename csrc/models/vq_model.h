@@ -12,12 +12,14 @@ struct VQConfig {
 };
 
 struct Quantised {
-  Tensor latent;   // [B, embed_dim, h, w]: codebook vectors; its gradient passes straight to the input
+  Tensor
+      latent;  // [B, embed_dim, h, w]: codebook vectors; its gradient passes straight to the input
   Tensor indices;  // int64 [B, h, w]
   Tensor loss;     // []
 };
 
-// The vector-quantised autoencoder of latent diffusion (van den Oord et al. 2017; Esser et al. 2021).
+// The vector-quantised autoencoder of latent diffusion (van den Oord et al. 2017; Esser et al.
+// 2021).
 class VQModel {
  public:
   explicit VQModel(VQConfig config);
@@ -25,10 +27,12 @@ class VQModel {
 
   const ParamTable& table() const { return table_; }
 
-  // image [B, in_channels, H, W] in [-1, 1] -> latent before quantisation [B, embed_dim, H/stride, W/stride]
+  // image [B, in_channels, H, W] in [-1, 1] -> latent before quantisation [B, embed_dim, H/stride,
+  // W/stride]
   Tensor encode(const Params& p, const Tensor& image) const;
-  // Nearest codebook vectors of h [B, embed_dim, h, w]. The loss is the original's legacy one, which puts beta on the
-  // codebook term: mean((sg(zq) - h)^2) + beta * mean((zq - sg(h))^2), sg = stop gradient.
+  // Nearest codebook vectors of h [B, embed_dim, h, w]. The loss is the original's legacy one,
+  // which puts beta on the codebook term: mean((sg(zq) - h)^2) + beta * mean((zq - sg(h))^2), sg =
+  // stop gradient.
   Quantised quantise(const Params& p, const Tensor& h) const;
   // h is quantised first unless force_not_quantize -> [B, out_ch, h * stride, w * stride]
   Tensor decode(const Params& p, const Tensor& h, bool force_not_quantize = false) const;

@@ -5,8 +5,8 @@
 
 namespace vpd::nn {
 
-// Blocks of the image autoencoders (ldm modules/diffusionmodules/model.py; Esser et al. 2021, Rombach et al. 2022).
-// Their group norms use eps 1e-6, the denoiser's residual blocks 1e-5.
+// Blocks of the image autoencoders (ldm modules/diffusionmodules/model.py; Esser et al. 2021,
+// Rombach et al. 2022). Their group norms use eps 1e-6, the denoiser's residual blocks 1e-5.
 
 // GN-SiLU-conv twice, plus x. [B, in, H, W] -> [B, out, H, W]
 class VAEResnetBlock {
@@ -22,7 +22,8 @@ class VAEResnetBlock {
   std::optional<Conv1x1> nin_shortcut_;
 };
 
-// Single-head self-attention over pixels, residual. [B, C, H, W] -> same; no [HW, HW] matrix is held.
+// Single-head self-attention over pixels, residual. [B, C, H, W] -> same; no [HW, HW] matrix is
+// held.
 class VAEAttnBlock {
  public:
   VAEAttnBlock(Scope scope, int64_t channels, int64_t groups);
@@ -37,7 +38,8 @@ class VAEAttnBlock {
   double scale_;
 };
 
-// One row and column of zeros at the bottom and right, then a strided convolution. [B, C, H, W] -> [B, C, H/2, W/2]
+// One row and column of zeros at the bottom and right, then a strided convolution. [B, C, H, W] ->
+// [B, C, H/2, W/2]
 class VAEDownsample {
  public:
   VAEDownsample(Scope scope, int64_t channels);

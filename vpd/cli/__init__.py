@@ -1,4 +1,4 @@
-"""The command line ``vpd``: one file per command; whatever a command does is also one Python call."""
+"""The command line ``vpd``, one file per command. What a command does is also one Python call."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import importlib
 import json
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -16,13 +17,20 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMANDS", "main"]
 
-# Command -> (module:function, summary). Imported when used, so that `vpd --help` is quick and no command needs another's
+# Command -> (module:function, summary). Imported when used, so that `vpd --help` is quick and no
+# command needs another's
 # dependencies.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "predict": ("vpd.cli.predict:predict", "segment what a sentence refers to, in one image or a folder"),
+    "predict": (
+        "vpd.cli.predict:predict",
+        "segment what a sentence refers to, in one image or a folder",
+    ),
     "maps": ("vpd.cli.maps:maps", "draw what each word or token attends to"),
     "evaluate": ("vpd.cli.evaluate:evaluate", "score a model on a data set"),
-    "demo": ("vpd.cli.demo:demo", "a tour of the shipped model on unseen scenes: table and pictures"),
+    "demo": (
+        "vpd.cli.demo:demo",
+        "a tour of the shipped model on unseen scenes: table and pictures",
+    ),
     "train": ("vpd.cli.train:train", "train a task model"),
     "pretrain": ("vpd.cli.pretrain:pretrain", "pre-train a small diffusion model on Tabletop"),
     "data make": ("vpd.cli.data:make", "write a generated data set to disk"),
@@ -36,13 +44,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
-    What it found goes to standard output (with ``--json`` as one JSON object), progress and errors to standard error.
+    What it found goes to standard output (with ``--json`` as one JSON object), progress and errors
+    to standard error.
 
     Args:
         argv: The words behind ``vpd``; those of the process if None.
 
     Returns:
-        0: done; 1: done in part, the rest is named; 2: a bad request, explained in one line; 130: interrupted. With
+        0: done; 1: done in part, the rest is named; 2: a bad request, explained in one line; 130:
+            interrupted. With
         ``VPD_DEBUG=1`` in the environment errors keep their traceback.
     """
     words = list(sys.argv[1:] if argv is None else argv)
@@ -78,12 +88,22 @@ def _run(words: list[str]) -> int:
     module, function_name = COMMANDS[name][0].split(":")
     function = getattr(importlib.import_module(module), function_name)
     values, as_json = parse(name, function, rest)
+    _log_to_stderr()
     # Libraries print to standard output; what a command has to say must stand there alone.
     with contextlib.redirect_stdout(sys.stderr):
         answer: Answer = function(**values)
     print(json.dumps(answer.data, indent=1, allow_nan=False) if as_json else answer.text)
     sys.stdout.flush()
     return answer.code
+
+
+def _log_to_stderr() -> None:
+    log = logging.getLogger("vpd")
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("vpd: %(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
 
 
 def _command(words: list[str]) -> tuple[str, list[str]]:
@@ -110,7 +130,7 @@ def _overview() -> str:
             "",
             *lines,
             "",
-            "vpd COMMAND --help says what a command takes. Every command takes --json and --config FILE.yaml.",
+            "vpd COMMAND --help says what a command takes; all take --json and --config FILE.yaml.",
         ]
     )
 

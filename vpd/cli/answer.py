@@ -23,7 +23,7 @@ class Answer:
 
 
 def plain(value: Any) -> Any:
-    """``value`` as JSON can say it: paths as text, arrays' numbers as numbers, NaN and infinity as null."""
+    """``value`` as JSON can say it: paths as text, NaN and infinity as null."""
     if isinstance(value, dict):
         return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

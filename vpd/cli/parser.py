@@ -11,7 +11,7 @@ import typing
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from jsonargparse import ActionConfigFile, ActionYesNo, ArgumentParser, set_parsing_settings
+from jsonargparse import ActionYesNo, ArgumentParser, set_parsing_settings
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -26,7 +26,7 @@ class Parser(ArgumentParser):
         raise ValueError(text + self._suggestion(text)) from ex
 
     def _suggestion(self, text: str) -> str:
-        """The nearest option to an unknown one, or to an unknown config key, that the message names."""
+        """The nearest option to the unknown one, or unknown config key, in the message."""
         unknown = re.search(r"unrecognized arguments: (-[\w.\-]+)|[Oo]ption '([\w.\-]+)'", text)
         if not unknown:
             return ""
@@ -40,13 +40,15 @@ class Parser(ArgumentParser):
 def build(name: str, function: Callable[..., Any]) -> Parser:
     """The parser of a command.
 
-    A parameter without default is positional; a bool is a switch (``--x``, ``--no-x``); a list takes several values; the
-    fields of a dataclass named ``config`` are options themselves, those of another one ``--name.field``.
+    A parameter without default is positional; a bool is a switch (``--x``, ``--no-x``); a list
+    takes several values; the
+    fields of a dataclass named ``config`` are options themselves, those of another one
+    ``--name.field``.
     """
     doc = inspect.getdoc(function) or ""
     about, help_texts = doc.split("\nArgs:")[0].strip(), _argument_help(doc)
-    parser = Parser(prog=f"vpd {name}", description=about)
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with options")
+    parser = Parser(prog=f"vpd {name}", description=about, allow_abbrev=False)
+    parser.add_argument("--config", action="config", help="YAML file with options")
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object on standard output"
     )
@@ -55,7 +57,7 @@ def build(name: str, function: Callable[..., Any]) -> Parser:
         hint, text = hints[parameter.name], help_texts.get(parameter.name, "")
         if dataclasses.is_dataclass(hint):
             nested = None if parameter.name == "config" else parameter.name
-            parser.add_class_arguments(hint, nested, sub_configs=True)  # type: ignore[arg-type]
+            parser.add_class_arguments(hint, nested, sub_configs=True)
         else:
             _add(parser, parameter, hint, text)
     return parser

@@ -4,7 +4,7 @@ vector-quantised."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple, overload
 
 import torch
@@ -86,6 +86,11 @@ class AutoencoderKL(CoreModule[AutoencoderConfig]):
     Latents are unscaled: Stable Diffusion multiplies them by 0.18215 before its U-Net, VPD does
     not. Parameter names are those of the original checkpoint below ``first_stage_model.``.
 
+    Args:
+        config: Shape; Stable Diffusion v1's if None.
+        encode_only: Leave the decoder out, whatever the config says; kept in ``self.config``.
+        generator: Source of the initial weights.
+
     Example:
         >>> vae = vpd.AutoencoderKL(vpd.AutoencoderConfig(ch=32))
         >>> z = vae.encode(torch.rand(1, 3, 64, 96) * 2 - 1).mode()
@@ -94,9 +99,16 @@ class AutoencoderKL(CoreModule[AutoencoderConfig]):
     """
 
     def __init__(
-        self, config: AutoencoderConfig | None = None, *, generator: torch.Generator | None = None
+        self,
+        config: AutoencoderConfig | None = None,
+        *,
+        encode_only: bool = False,
+        generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__(config or AutoencoderConfig(), generator=generator)
+        config = config or AutoencoderConfig()
+        if encode_only:
+            config = replace(config, encode_only=True)
+        super().__init__(config, generator=generator)
 
     @staticmethod
     def _build(config: AutoencoderConfig) -> Any:

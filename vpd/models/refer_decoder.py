@@ -34,7 +34,8 @@ class ReferDecoder(CoreModule[ReferDecoderConfig]):
     mode batch norms use the batch's statistics and move the running ones.
 
     Example:
-        >>> head = vpd.ReferDecoder(vpd.ReferDecoderConfig(dims=(32, 77, 77, 64), hidden=64))
+        >>> from vpd.models.refer_decoder import ReferDecoderConfig
+        >>> head = vpd.ReferDecoder(ReferDecoderConfig(dims=(32, 77, 77, 64), hidden=64))
         >>> maps = [torch.randn(1, c, s, s) for c, s in zip(head.config.dims, (32, 16, 8, 4))]
         >>> head(maps).shape
         torch.Size([1, 2, 32, 32])

@@ -42,6 +42,10 @@ class WordMaps(Mapping[str, np.ndarray]):
         }
         return cls(tuple(span.word for span in spans), strides, tokens)
 
+    def __repr__(self) -> str:
+        shapes = {stride: maps.shape for stride, maps in self.strides.items()}
+        return f"WordMaps({list(self.words)}, {shapes})"
+
     @property
     def finest(self) -> np.ndarray:
         """float32 [words, h, w] at the finest stride asked for; raises if the model was run without maps."""
@@ -78,6 +82,15 @@ class ReferResult:
     def mask(self) -> np.ndarray:
         """bool [H, W]: probability above one half."""
         return self.probability > 0.5
+
+    def __repr__(self) -> str:
+        height, width = self.probability.shape
+        return (
+            f"ReferResult({self.text!r}, {width} x {height} px, mask {self.mask.mean():.1%} of them)"
+        )
+
+    def _repr_png_(self) -> bytes:
+        return self.show()._repr_png_()
 
     def show(self) -> Any:
         """A figure of image, attention of the words, probability and mask; notebooks draw it."""

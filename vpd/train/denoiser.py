@@ -93,12 +93,12 @@ class DenoiserTraining(pl.LightningModule):
         predicted = self.nets["unet"](noisy, t, states, taps=NOISE_ONLY).noise
         alpha_bar = self._data["alphas_cumprod"][t]
         loss = epsilon_loss(predicted, noise, alpha_bar, cap=self.stage.weight_cap, reduction="mean")
-        self.log("loss", loss, prog_bar=True)
+        self.log("loss", loss, prog_bar=True, batch_size=size)
         return loss
 
     def validation_step(self, _: int) -> None:
         text, unet = self.nets["text"], self.nets["unet"]
-        self.log_dict(denoising_probe(text, unet, self._probe, self.device), prog_bar=False)
+        self.log_dict(denoising_probe(text, unet, self._probe, self.device), batch_size=1)
 
     def configure_optimizers(self):  # type: ignore[no-untyped-def]
         total, share = self.stage.loop.steps, self.stage.decay_share

@@ -25,6 +25,7 @@ class LoopConfig:
     batch: int = 16
     lr: float = 5e-4
     weight_decay: float = 0.01
+    beta2: float = 0.999
     warmup: int = 100
     """Steps over which the learning rate rises from 0."""
     ema: float | None = None
@@ -91,8 +92,9 @@ def adamw(
 ) -> dict[str, Any]:
     """AdamW with a learning rate that follows ``schedule(step)`` (a factor) after the warm-up."""
     optimizer = torch.optim.AdamW(
-        groups, lr=config.lr, weight_decay=config.weight_decay, fused=torch.cuda.is_available()
-    )
+        groups, lr=config.lr, betas=(0.9, config.beta2), weight_decay=config.weight_decay,
+        fused=torch.cuda.is_available(),
+    )  # fmt: skip
     rate = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (step + 1) / max(1, config.warmup)) * schedule(step)
     )
@@ -138,7 +140,7 @@ def fit(
         callbacks.append(TQDMProgressBar(refresh_rate=max(1, config.log_every // 5)))
     loggers: list[Logger] = [CSVLogger(folder, name="", version="")]
     if RequirementCache("tensorboard"):
-        loggers.append(TensorBoardLogger(folder, name="", version="tensorboard"))
+        loggers.append(TensorBoardLogger(folder, name="tensorboard", version=""))
     trainer = pl.Trainer(
         accelerator="auto",
         devices=1,

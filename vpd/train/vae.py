@@ -69,12 +69,12 @@ class VAETraining(pl.LightningModule):
         loss = reconstruction_loss(
             self.vae.decode(latents), image, posterior.mean, posterior.logvar, self.stage.kl_weight
         )
-        self.log_dict({"pixels": loss.pixels, "edges": loss.edges, "kl": loss.kl})
-        self.log("loss", loss.total, prog_bar=True)
+        self.log_dict({"pixels": loss.pixels, "edges": loss.edges, "kl": loss.kl}, batch_size=len(image))
+        self.log("loss", loss.total, prog_bar=True, batch_size=len(image))
         return loss.total
 
     def validation_step(self, _: int) -> None:
-        self.log("psnr", psnr(self.vae, self._val, min(64, len(self._val))), prog_bar=True)
+        self.log("psnr", psnr(self.vae, self._val, min(64, len(self._val))), prog_bar=True, batch_size=1)
 
     def configure_optimizers(self):  # type: ignore[no-untyped-def]
         total = self.stage.loop.steps

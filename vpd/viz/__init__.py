@@ -1,9 +1,16 @@
-"""Pictures of results. Everything returns a :class:`Picture`, a matplotlib figure that notebooks draw by themselves.
+"""Pictures of results.
 
-No function touches pyplot, so nothing is left behind and no display is needed.
+Figures are of class :class:`Picture`, a matplotlib figure that notebooks draw by themselves. No
+function touches pyplot, so nothing is left behind and no display is needed.
 """
 
-from vpd.viz.figures import Comparison, comparison_sheet, maps_figure, refer_figure
+from vpd.viz.figures import (
+    Comparison,
+    comparison_sheet,
+    confidence_map,
+    maps_figure,
+    refer_figure,
+)
 from vpd.viz.files import save_refer
 from vpd.viz.overlay import colorize, overlay_heat, overlay_mask
 from vpd.viz.page import Band, Panel, Picture, page
@@ -15,6 +22,7 @@ __all__ = [
     "Picture",
     "colorize",
     "comparison_sheet",
+    "confidence_map",
     "maps_figure",
     "overlay_heat",
     "overlay_mask",

@@ -65,7 +65,7 @@ def overlay_heat(
     high: float | None = None,
     colors: str = "hot",
 ) -> RGB:
-    """A map, resized to the image (bilinear), over the image in grey: the higher, the more of its colour shows.
+    """A map, resized to the image (bilinear), over the image in grey; high values cover it more.
 
     Args:
         image: uint8 [H, W, 3].

@@ -63,6 +63,8 @@ class Band:
     label: str = ""
     color: str = _INK
     """Of the heading."""
+    columns: int | None = None
+    """Panels that would fill the width; the page's if None."""
 
 
 def page(bands: Sequence[Band], *, columns: int | None = None, width_in: float = 7.4) -> Picture:
@@ -70,49 +72,64 @@ def page(bands: Sequence[Band], *, columns: int | None = None, width_in: float =
 
     Args:
         bands: At least one, with at least one panel each.
-        columns: Panels that fill the width; the longest band's count if None. All panels have the same size.
+        columns: Panels that fill the width; the longest band's count if None.
         width_in: Width of the page in inches.
     """
     if not bands or not all(band.panels for band in bands):
         raise ValueError("a page needs at least one band, and each band at least one panel")
     columns = columns or max(len(band.panels) for band in bands)
     left = _MARGIN + (_LABEL if any(band.label for band in bands) else 0)
-    cell = (width_in - left - _MARGIN - _GAP * (columns - 1)) / columns
     first = bands[0].panels[0].pixels
-    tall = cell * float(np.clip(first.shape[0] / first.shape[1], *_SHAPES))
+    shape = float(np.clip(first.shape[0] / first.shape[1], *_SHAPES))
+    cells = [_cell(width_in - left - _MARGIN, band.columns or columns) for band in bands]
     headings = [_wrapped(band.heading, width_in - left - _MARGIN) for band in bands]
     titled = [any(panel.title for panel in band.panels) for band in bands]
     heights = [
-        tall + _heading_in(heading) + (_TITLE_PT * _LINE + 0.03 if title else 0)
-        for heading, title in zip(headings, titled, strict=True)
+        cell * shape + _heading_in(heading) + (_TITLE_PT * _LINE + 0.03 if title else 0)
+        for cell, heading, title in zip(cells, headings, titled, strict=True)
     ]
     height_in = 2 * _MARGIN + sum(heights) + _GAP * (len(bands) - 1)
     figure = Picture(figsize=(width_in, height_in), facecolor="white")
     FigureCanvasAgg(figure)
 
     def put(x: float, y: float, text: str, size: float, **style: Any) -> None:
-        figure.text(
-            x / width_in, 1 - y / height_in, text, fontsize=size, parse_math=False, **style
-        )
+        figure.text(x / width_in, 1 - y / height_in, text, fontsize=size, parse_math=False, **style)
 
     top = _MARGIN
-    for band, heading, title, height in zip(bands, headings, titled, heights, strict=True):
+    for band, cell, heading, title, height in zip(
+        bands, cells, headings, titled, heights, strict=True
+    ):
+        tall = cell * shape
         if heading:
             put(left, top, heading, _HEADING_PT, va="top", color=band.color, linespacing=1.15)
         base = top + height - tall
         if band.label:
-            put(left - 0.1, base + tall / 2, band.label, _TITLE_PT, va="center", ha="right", color=_PALE)
+            put(
+                left - 0.1,
+                base + tall / 2,
+                band.label,
+                _TITLE_PT,
+                va="center",
+                ha="right",
+                color=_PALE,
+            )
         for index, panel in enumerate(band.panels):
             x = left + index * (cell + _GAP)
             if title:
                 text = _clipped(panel.title, cell, _TITLE_PT)
-                put(x + cell / 2, base - 0.04, text, _TITLE_PT, va="bottom", ha="center", color=_INK)
+                put(
+                    x + cell / 2, base - 0.04, text, _TITLE_PT, va="bottom", ha="center", color=_INK
+                )
             box = (x / width_in, 1 - (base + tall) / height_in, cell / width_in, tall / height_in)
             axes = figure.add_axes(box)
             axes.imshow(panel.pixels, aspect="auto")
             axes.set_axis_off()
         top += height + _GAP
     return figure
+
+
+def _cell(width_in: float, columns: int) -> float:
+    return (width_in - _GAP * (columns - 1)) / columns
 
 
 def _heading_in(heading: str) -> float:

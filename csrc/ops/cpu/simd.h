@@ -51,7 +51,25 @@ void run_fastest(Args... args) {
       return run_baseline<Kernel>(args...);
   }
 }
+
+// For kernels written in vectors of a given size instead of plain loops.
+template <template <int kBytes> typename Kernel, typename... Args>
+void run_widest(Args... args) {
+  switch (cpu_level()) {
+    case Level::kAVX512:
+      return run_avx512<Kernel<64>>(args...);
+    case Level::kAVX2:
+      return run_avx2<Kernel<32>>(args...);
+    case Level::kBaseline:
+      return run_baseline<Kernel<16>>(args...);
+  }
+}
 #else
+template <template <int kBytes> typename Kernel, typename... Args>
+void run_widest(Args... args) {
+  run_baseline<Kernel<16>>(args...);
+}
+
 template <typename Kernel, typename... Args>
 void run_fastest(Args... args) {  // NEON is in every aarch64 baseline
   run_baseline<Kernel>(args...);
@@ -74,19 +92,20 @@ VPD_INLINE void store(c10::BFloat16& to, float x) {
 }
 VPD_INLINE void store(c10::Half& to, float x) { to = x; }
 
-// x cut to [-87, 87], where e^x and its reciprocal are normal numbers. By the bits, because compilers turn the
-// comparison of floats into branches around all that follows. NaN becomes 87.
-VPD_INLINE float cut(float x) {
+// x cut to [-limit, limit]. By the bits, because compilers turn the comparison of floats into branches around all that
+// follows. NaN becomes the limit.
+VPD_INLINE float cut(float x, float limit) {
   const uint32_t bits = std::bit_cast<uint32_t>(x), magnitude = bits & 0x7FFFFFFFu;
-  constexpr uint32_t kLimit = std::bit_cast<uint32_t>(87.f);
-  return std::bit_cast<float>((magnitude < kLimit ? magnitude : kLimit) | (bits & 0x80000000u));
+  const uint32_t most = std::bit_cast<uint32_t>(limit);
+  return std::bit_cast<float>((magnitude < most ? magnitude : most) | (bits & 0x80000000u));
 }
 
-// e^x for |x| < 87, e^(+-87) beyond and for NaN: callers multiply by x, which brings NaN back. e^x = 2^n 2^f with
-// |f| <= 1/2, 2^f by a minimax polynomial of degree 6: relative error 1e-7 (without fused multiply-add 6e-8 |x| more).
-VPD_INLINE float exp(float any) {
+// e^x for |x| < limit, e^(+-limit) beyond; NaN is lost, and callers bring it back. Up to a limit of 87, e^x and its
+// reciprocal are normal numbers. e^x = 2^n 2^f with |f| <= 1/2, 2^f by a minimax polynomial of degree 6: relative error
+// 1e-7 (without fused multiply-add 6e-8 |x| more).
+VPD_INLINE float exp(float any, float limit = 87.f) {
   constexpr float kLog2E = 1.44269504f, kShift = 12582912.f;  // 1.5 * 2^23: the low bits of x + kShift are round(x)
-  const float x = cut(any);
+  const float x = cut(any, limit);
   const float shifted = x * kLog2E + kShift;
   const float f = x * kLog2E - (shifted - kShift);
   float p = 0.000153458124f;
@@ -98,7 +117,7 @@ VPD_INLINE float exp(float any) {
   p = p * f + 1.f;
   return std::bit_cast<float>(std::bit_cast<uint32_t>(p) + (std::bit_cast<uint32_t>(shifted) << 23));
 }
-VPD_INLINE double exp(double x) { return std::exp(x); }
+VPD_INLINE double exp(double x, double /*limit*/ = 0) { return std::exp(x); }
 
 // 1 / x for 2^-126 <= x < 2^126, to the last bit or two: a guess by the exponent bits (within 5.1 %), a step of third
 // order and one of Newton's. Vector division would be what the kernels wait for.

@@ -1,0 +1,31 @@
+"""Notebooks are kept without output, and run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+
+
+def read(path: Path):
+    import nbformat
+
+    return nbformat.read(path, as_version=4)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_has_no_output(path):
+    cells = [cell for cell in read(path).cells if cell.cell_type == "code"]
+    assert cells
+    assert not any(cell.outputs or cell.execution_count for cell in cells)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_runs(path, tmp_path):
+    from nbclient import NotebookClient
+
+    resources = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(read(path), timeout=600, resources=resources).execute()

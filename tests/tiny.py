@@ -1,0 +1,47 @@
+"""A referring segmenter small enough to be built anew in a test, with random weights."""
+
+from __future__ import annotations
+
+import torch
+
+from vpd.models.autoencoder import AutoencoderConfig
+from vpd.models.clip_text import CLIPTextConfig
+from vpd.models.unet import UNetConfig
+from vpd.tasks.foundation import Foundation, FoundationConfig
+from vpd.tasks.refer import ReferConfig, ReferSegmenter
+
+PARTS = {
+    "unet": UNetConfig(
+        model_channels=16,
+        channel_mult=(1, 2, 2, 2),
+        num_res_blocks=1,
+        attention_resolutions=(2, 4),
+        num_heads=2,
+        context_dim=32,
+        norm_groups=4,
+    ),
+    "vae": AutoencoderConfig(
+        ch=8, ch_mult=(1, 2, 2), num_res_blocks=1, norm_groups=4, mid_attention=False
+    ),
+    "text": CLIPTextConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+        vocab_subset=tuple(range(256, 2048)),
+    ),
+    "image_size": 64,
+    "token_length": 16,
+    "scale_factor": 0.8,
+}
+
+
+def segmenter(seed: int = 0, **changes) -> ReferSegmenter:
+    torch.manual_seed(seed)
+    return ReferSegmenter(ReferConfig(**{**PARTS, "hidden": 16, **changes})).eval()
+
+
+def foundation(seed: int = 0) -> Foundation:
+    torch.manual_seed(seed)
+    return Foundation(FoundationConfig(**PARTS)).eval()

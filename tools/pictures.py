@@ -1,0 +1,27 @@
+"""Draws the pictures of the documentation that show data only: docs/images/tabletop.png."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from vpd.data import tabletop
+
+IMAGES = Path(__file__).parent.parent / "docs" / "images"
+ROWS, COLUMNS = 2, 6
+FIRST_SEED = 3_000_000  # the validation split's
+
+
+def main() -> None:
+    scenes = [tabletop.render(FIRST_SEED + i).image for i in range(ROWS * COLUMNS)]
+    size = tabletop.IMAGE_SIZE
+    sheet = np.stack(scenes).reshape(ROWS, COLUMNS, size, size, 3)
+    sheet = sheet.transpose(0, 2, 1, 3, 4).reshape(ROWS * size, COLUMNS * size, 3)
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(IMAGES / "tabletop.png"), sheet[:, :, ::-1])
+
+
+if __name__ == "__main__":
+    main()

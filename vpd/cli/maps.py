@@ -1,0 +1,112 @@
+"""``vpd maps``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from vpd.cli.answer import Answer
+from vpd.cli.models import DEFAULT, DType
+
+
+def maps(
+    image: Path,
+    text: str,
+    *,
+    out: Path = Path("vpd-out"),
+    model: str = DEFAULT,
+    weights: list[Path] | None = None,
+    token_length: int | None = None,
+    strides: list[int] = [2],  # noqa: B006 - never changed; a list is what the option takes
+    mode: Literal["words", "tokens"] = "words",
+    markers: bool = False,
+    overlay: bool = True,
+    npy: bool = False,
+    steps: list[int] | None = None,
+    protocol: str = "latent_match",
+    layers: list[str] | None = None,
+    head: int | None = None,
+    device: str = "cpu",
+    dtype: DType = "float32",
+) -> Answer:
+    """Draws what each word or token of a sentence attends to in an image.
+
+    Works from a task model and from a pre-trained diffusion model without any head. Writes
+    NAME.maps.png: one row per
+    timestep and stride, one column per word.
+
+    Args:
+        image: an image file
+        text: a sentence
+        out: folder for the results, made if missing
+        model: a shipped model or foundation, or a folder that vpd train or vpd pretrain wrote
+        weights: instead of a model: Stable Diffusion v1 (one file or a diffusers folder), with or
+            without an official VPD
+            referring checkpoint
+        token_length: tokens of a sentence, with weights
+        strides: on the latent grid; 2 means maps of half its side
+        mode: words (the tokens of a word averaged) or tokens (each for itself)
+        markers: maps of the start, the end and the padding too
+        overlay: over the image in grey; otherwise the bare maps
+        npy: also write each map array, [words or tokens, h, w], as NAME.maps-sSTRIDE-tSTEP.npy
+        steps: timesteps of the noise, one row each; without them the model's own protocol is used
+        protocol: where that noise goes and what the U-Net is told
+        layers: exactly these cross-attention layers instead of the average over all
+        head: one attention head instead of the average over all
+        device: cpu, cuda or cuda:N
+        dtype: precision of the networks
+    """
+    from vpd.cli.models import foundation_or_refer
+    from vpd.tasks.maps import at_timestep, attention_maps, own_noise
+    from vpd.viz import maps_figure
+
+    network = foundation_or_refer(model, weights, device, dtype, token_length)
+    own = own_noise(network)
+    specs = [own] if steps is None else [at_timestep(protocol, t, own) for t in steps]
+    found = [
+        attention_maps(
+            network,
+            image,
+            text,
+            strides=strides,
+            mode=mode,
+            markers=markers,
+            noise=spec,
+            layers=layers,
+            head=head,
+        )
+        for spec in specs
+    ]
+    files = [maps_figure(found, overlay=overlay).save(out / f"{image.stem}.maps.png")]
+    if npy:
+        files += _write_arrays(found, out, image.stem)
+    rows = [
+        {
+            "noise": one.noise.to_dict(),
+            "shapes": {str(stride): list(array.shape) for stride, array in one.maps.items()},
+        }
+        for one in found
+    ]
+    data: dict[str, Any] = {
+        "image": str(image),
+        "text": text,
+        "labels": list(found[0].labels),
+        "maps": rows,
+        "files": [str(file) for file in files],
+    }
+    return Answer(data, "\n".join(f"wrote {file}" for file in files))
+
+
+def _write_arrays(found: list[Any], out: Path, stem: str) -> list[Path]:
+    import numpy as np
+
+    from vpd.data.files import atomic_write
+
+    files = []
+    for one in found:
+        step = one.noise.noise_t if one.noise.adds_noise else one.noise.timestep
+        for stride, array in one.maps.items():
+            files.append(out / f"{stem}.maps-s{stride}-t{step}.npy")
+            with atomic_write(files[-1]) as file:
+                np.save(file, array)
+    return files

@@ -1,0 +1,300 @@
+"""Scores a referring segmenter: every sentence of every picture, masks compared at the model's
+input size."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from vpd.images import to_network
+from vpd.metrics import PickScore, ReferMetrics
+from vpd.protocol import PRESETS, NoiseSpec
+from vpd.tasks.refer import ReferSegmenter
+from vpd.tasks.samples import Question, SamplePicture, first, refer_samples
+
+__all__ = ["COLUMNS", "Evaluation", "evaluate_refer", "under"]
+
+COLUMNS = ("P@0.5", "P@0.6", "P@0.7", "P@0.8", "P@0.9", "oIoU", "mIoU", "pick")
+
+# Zhao et al. 2023 (VPD), the authors' released weights, validation splits: P@0.5 ... P@0.9, oIoU,
+# mIoU.
+_PUBLISHED = {
+    "refcoco": (85.52, 83.02, 78.45, 68.53, 36.31, 73.46, 75.67),
+    "refcoco+": (76.69, 73.93, 69.68, 60.98, 32.52, 63.93, 67.98),
+    "refcocog": (75.16, 71.16, 65.60, 55.04, 29.41, 63.12, 66.42),
+}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of one model on one split under one protocol."""
+
+    metrics: dict[str, float]
+    """Percentages by name: ``oIoU``; ``<kind>/oIoU`` of one kind of sentence; ``text_blind/oIoU``
+    of the same model given
+    the empty sentence; ``floor/<name>``, the P@0.5 of perfect masks on guessed objects."""
+    protocol: dict[str, Any]
+    """How they were made: ``noise`` and its ``preset``, ``image_size``, ``data``, ``split``,
+    ``images``, ``sentences``, ..."""
+    seconds_per_image: float
+    """Encoding and all sentences of a picture, without reading it."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "metrics": self.metrics,
+            "protocol": self.protocol,
+            "seconds_per_image": self.seconds_per_image,
+        }
+
+    def table(self) -> str:
+        """The scores as text, with everything that they should be read against."""
+        p = self.protocol
+        lines = [
+            f"{p['data']} {p['split']}: {p['sentences']} sentences about {p['images']} images, "
+            f"{p['image_size']} px, protocol {p['preset']}",
+            f"{'':<26}" + "".join(f"{name:>8}" for name in (*COLUMNS, "n")),
+        ]
+        for prefix, name in self._rows():
+            scores = (self.metrics.get(prefix + column) for column in COLUMNS)
+            count = f"{int(self.metrics[prefix + 'n']):>8}"
+            lines.append(f"{name:<26}" + "".join(map(_cell, scores)) + count)
+        for name, value in self.metrics.items():
+            if name.startswith("floor/"):
+                lines.append(f"{_FLOORS.get(name[6:], name):<26}{_cell(value)}")
+        published = _PUBLISHED.get(p["data"]) if p["split"] == "val" else None
+        if published:
+            row = "".join(map(_cell, published))
+            lines.append(f"{'published (VPD, 512 px)':<26}{row}")
+        lines.append(f"{self.seconds_per_image:.3f} seconds per image")
+        return "\n".join(lines)
+
+    def _rows(self) -> Iterator[tuple[str, str]]:
+        yield "", "all sentences"
+        for name in self.metrics:
+            kind, slash, metric = name.partition("/")
+            if slash and metric == "oIoU":
+                yield f"{kind}/", "empty sentence" if kind == "text_blind" else f"  {kind}"
+
+
+_FLOORS = {
+    "random": "floor: any object",
+    "head": "floor: head phrase only",
+    "head/attribute": "  attribute",
+    "head/place": "  place",
+    "head/relation": "  relation",
+    "head/mean_of_kinds": "  mean of kinds",
+}
+
+
+def under(model: ReferSegmenter, noise: NoiseSpec) -> ReferSegmenter:
+    """The same model, sharing its weights, under another noise protocol."""
+    twin = copy.copy(model)
+    twin.config = replace(model.config, noise=noise)
+    return twin
+
+
+@torch.inference_mode()
+def evaluate_refer(
+    model: ReferSegmenter,
+    samples: Any,
+    *,
+    batch: int = 16,
+    text_blind: bool = False,
+    limit: int | None = None,
+    progress: bool = True,
+) -> Evaluation:
+    """Scores every (object, sentence) pair of a split (specification of LAVT and VPD: see
+    :mod:`vpd.metrics`).
+
+    Each picture is encoded once; the sentences of several pictures share a pass of the U-Net.
+    Predictions are arg-max
+    masks at the model's input size; true masks are resized to it (nearest).
+
+    Args:
+        model: Any referring segmenter.
+        samples: A :class:`vpd.data.ReferDataset`, or a Tabletop split of
+            ``vpd.data.tabletop.load_split``.
+        batch: Sentences per pass.
+        text_blind: Score the empty sentence too: what the model does without reading
+            (``text_blind/...``).
+        limit: Only the first so many pictures.
+        progress: Show a bar.
+
+    Raises:
+        ValueError: ``batch`` or ``limit`` below 1.
+    """
+    from tqdm.auto import tqdm
+
+    for name, value in (("batch", batch), ("limit", limit)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    source = refer_samples(samples)
+    count = min(len(source), limit or len(source))
+    scores, blind = _Scores(), _Scores()
+    training, seconds = model.training, 0.0
+    model.eval()
+    try:
+        with tqdm(
+            total=count, desc=f"{source.name} {source.split}", unit="image", disable=not progress
+        ) as bar:
+            for group in _groups(first(source, limit), batch):
+                start = time.perf_counter()
+                latents = _encode(model, group)
+                seconds += time.perf_counter() - start
+                for rows in _chunks(group, batch):
+                    start = time.perf_counter()
+                    logits = _logits(model, latents, rows)
+                    seconds += time.perf_counter() - start
+                    _score(scores, group, rows, logits)
+                if text_blind:
+                    _score_blind(blind, model, group, latents, batch)
+                bar.update(len(group))
+    finally:
+        model.train(training)
+    metrics = scores.compute()
+    if text_blind:
+        metrics |= {f"text_blind/{name}": value for name, value in blind.overall().items()}
+    metrics |= {f"floor/{name}": value for name, value in source.floors(limit).items()}
+    protocol = _protocol(model) | {
+        "data": source.name,
+        "split": source.split,
+        "images": count,
+        "sentences": int(metrics["n"]),
+    }
+    return Evaluation(metrics, protocol, seconds / max(count, 1))
+
+
+# A row of a pass: which picture of the group, and what is asked.
+_Row = tuple[int, Question]
+
+
+class _Scores:
+    """Metrics of all sentences and of each kind; pick only where objects are known."""
+
+    def __init__(self) -> None:
+        self._refer: dict[str, ReferMetrics] = {"": ReferMetrics()}
+        self._pick: dict[str, PickScore] = {}
+
+    def update(
+        self, question: Question, logits: Tensor, truth: np.ndarray, instances: np.ndarray | None
+    ) -> None:
+        for prefix in ("", f"{question.kind}/") if question.kind else ("",):
+            refer = self._refer.setdefault(prefix, ReferMetrics())
+            refer.update((logits > 0)[None], truth[None])
+            if instances is not None and question.target:
+                pick = self._pick.setdefault(prefix, PickScore())
+                pick.update(logits, instances, question.target)
+
+    def overall(self) -> dict[str, float]:
+        return self._of("")
+
+    def compute(self) -> dict[str, float]:
+        kinds = sorted(self._refer)
+        return {prefix + name: v for prefix in kinds for name, v in self._of(prefix).items()}
+
+    def _of(self, prefix: str) -> dict[str, float]:
+        found = self._refer[prefix].compute()
+        if prefix in self._pick:
+            found["pick"] = self._pick[prefix].compute()["pick"]
+        return found
+
+
+def _groups(pictures: Iterator[SamplePicture], batch: int) -> Iterator[list[SamplePicture]]:
+    """Pictures whose sentences fill a batch."""
+    group: list[SamplePicture] = []
+    rows = 0
+    for picture in pictures:
+        if group and rows + len(picture.questions) > batch:
+            yield group
+            group, rows = [], 0
+        group.append(picture)
+        rows += len(picture.questions)
+    if group:
+        yield group
+
+
+def _chunks(group: list[SamplePicture], batch: int) -> Iterator[list[_Row]]:
+    rows = [(i, question) for i, picture in enumerate(group) for question in picture.questions]
+    for start in range(0, len(rows), batch):
+        yield rows[start : start + batch]
+
+
+def _encode(model: ReferSegmenter, group: list[SamplePicture]) -> Tensor:
+    size = model.config.image_size
+    pixels = torch.cat([to_network(picture.image, size) for picture in group])
+    return model.encode_image(pixels.to(model.device))
+
+
+def _logits(model: ReferSegmenter, latents: Tensor, rows: list[_Row]) -> Tensor:
+    """Object minus background, float32 [rows, H, W] on the CPU."""
+    states = model.encode_text([question.text for _, question in rows])
+    used = sorted({image for image, _ in rows})
+    index = torch.tensor([used.index(image) for image, _ in rows], device=latents.device)
+    size = model.config.image_size
+    scores = model.decode(model.features(latents[used], states, index), (size, size)).float()
+    return (scores[:, 1] - scores[:, 0]).cpu()
+
+
+def _score(scores: _Scores, group: list[SamplePicture], rows: list[_Row], logits: Tensor) -> None:
+    for (image, question), row in zip(rows, logits, strict=True):
+        size = row.shape[-1]
+        instances = group[image].instances
+        known = None if instances is None else _nearest(instances, size)
+        scores.update(question, row, _nearest(question.mask.astype(np.uint8), size) > 0, known)
+
+
+def _score_blind(
+    scores: _Scores, model: ReferSegmenter, group: list[SamplePicture], latents: Tensor, batch: int
+) -> None:
+    nothing = np.zeros((1, 1), bool)
+    for start in range(0, len(group), batch):
+        pictures = group[start : start + batch]
+        asked = [(start + i, Question("", nothing)) for i in range(len(pictures))]
+        logits = _logits(model, latents, asked)
+        rows = [(start + i, q) for i, picture in enumerate(pictures) for q in picture.questions]
+        _score(scores, group, rows, logits[[image - start for image, _ in rows]])
+
+
+def _nearest(labels: np.ndarray, size: int) -> np.ndarray:
+    if labels.shape == (size, size):
+        return labels
+    return cv2.resize(labels, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def _protocol(model: ReferSegmenter) -> dict[str, Any]:
+    config = model.config
+    noise = config.noise
+    return {
+        "noise": noise.to_dict(),
+        "preset": preset_name(noise),
+        "image_size": config.image_size,
+        "token_length": config.token_length,
+        "text_adapter": config.text_adapter,
+        "scale_factor": config.scale_factor,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": model.device.type,
+    }
+
+
+def preset_name(noise: NoiseSpec) -> str:
+    """The named protocol that ``noise`` is, whatever its timestep, latent scale and seed."""
+    free: dict[str, Any] = {"noise_t": 0, "latent_scale": 1.0, "seed": 0}
+    for name, preset in PRESETS.items():
+        if replace(noise, **free) == replace(preset, **free):
+            extra = f", t = {noise.noise_t}" if noise.noise_t else ""
+            scaled = math.isclose(noise.latent_scale, preset.latent_scale)
+            return name + extra + ("" if scaled else f", latents x {noise.latent_scale:g}")
+    return "custom"
+
+
+def _cell(value: float | None) -> str:
+    return f"{'-':>8}" if value is None else f"{value:>8.2f}"

@@ -1,0 +1,143 @@
+"""What a referring segmenter is scored on: pictures, each with everything that is asked about
+it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Protocol
+
+import numpy as np
+
+from vpd.data.refer import Ref, ReferDataset
+from vpd.data.tabletop import TabletopSplit, expressions_for, floors
+
+__all__ = ["Question", "ReferSamples", "SamplePicture", "refer_samples"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One sentence and the mask it asks for."""
+
+    text: str
+    mask: np.ndarray
+    """bool [H, W]."""
+    kind: str | None = None
+    """``attribute``, ``place`` or ``relation`` on Tabletop."""
+    target: int = 0
+    """The object's id in the picture's instance map; 0 without one."""
+
+
+@dataclass(frozen=True)
+class SamplePicture:
+    """One picture with its sentences."""
+
+    image: np.ndarray
+    """uint8 [H, W, 3], RGB."""
+    questions: tuple[Question, ...]
+    instances: np.ndarray | None = None
+    """uint8 [H, W], every object's id, 0 = none; None where objects overlap or are not all
+    annotated."""
+
+
+class ReferSamples(Protocol):
+    """Pictures of a split, in a fixed order; iterating again gives the same."""
+
+    name: str
+    split: str
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[SamplePicture]: ...
+    def floors(self, limit: int | None) -> dict[str, float]:
+        """Scores in percent that take no reading of the whole sentence, for the first ``limit``
+        pictures; may be empty."""
+        ...
+
+
+def refer_samples(source: Any) -> ReferSamples:
+    """Samples from a :class:`vpd.data.ReferDataset`, a Tabletop split, or samples themselves."""
+    if isinstance(source, TabletopSplit):
+        return TabletopSamples(source)
+    if isinstance(source, ReferDataset):
+        return DatasetSamples(source)
+    if all(hasattr(source, name) for name in ("name", "split", "floors", "__iter__")):
+        return source
+    raise TypeError(
+        f"samples must be a ReferDataset or a TabletopSplit, got {type(source).__name__}"
+    )
+
+
+class TabletopSamples:
+    """A rendered Tabletop split; nothing is written to disk."""
+
+    name = "tabletop"
+
+    def __init__(self, source: TabletopSplit) -> None:
+        if source.name == "pretrain":
+            raise ValueError("the split 'pretrain' has captions only; score on 'val' or 'test'")
+        self.split = source.name
+        self._source = source
+        self._sentences = expressions_for(source)
+        self._order = [i for i, spoken in enumerate(self._sentences) if spoken]
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __iter__(self) -> Iterator[SamplePicture]:
+        for i in self._order:
+            instances = np.array(self._source.instances[i])
+            questions = tuple(
+                Question(e.text, instances == e.target + 1, e.kind, e.target + 1)
+                for e in self._sentences[i]
+            )
+            yield SamplePicture(np.array(self._source.images[i]), questions, instances)
+
+    def floors(self, limit: int | None) -> dict[str, float]:
+        chosen = self._order[:limit]
+        found = floors(
+            (self._source.scene(i) for i in chosen), (self._sentences[i] for i in chosen)
+        )
+        return {name: 100 * value for name, value in found.items()}
+
+
+@dataclass
+class DatasetSamples:
+    """A data set on disk in the REFER layout, grouped by picture in the order of its refs."""
+
+    source: ReferDataset
+    name: str = field(init=False)
+    split: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.name, self.split = self.source.name, self.source.split
+        self._refs: dict[int, list[Ref]] = {}
+        for ref in self.source.refs:
+            self._refs.setdefault(ref.image_id, []).append(ref)
+
+    def __len__(self) -> int:
+        return len(self._refs)
+
+    def __iter__(self) -> Iterator[SamplePicture]:
+        for image_id, refs in self._refs.items():
+            instances, ids = None, {}
+            if self.name == "tabletop":  # its objects cover each pixel once
+                masks = self.source.instances(image_id)
+                ids = {ann_id: index for index, ann_id in enumerate(masks, start=1)}
+                instances = np.zeros(next(iter(masks.values())).shape, np.uint8)
+                for ann_id, mask in masks.items():
+                    instances[mask] = ids[ann_id]
+            questions = []
+            for ref in refs:
+                mask = self.source.mask(ref)
+                for s in ref.sentences:
+                    questions.append(Question(s.text, mask, s.kind, ids.get(ref.ann_id, 0)))
+            yield SamplePicture(self.source.image(image_id), tuple(questions), instances)
+
+    def floors(self, limit: int | None) -> dict[str, float]:
+        return {}
+
+
+def first(samples: ReferSamples, limit: int | None) -> Iterator[SamplePicture]:
+    """The first ``limit`` pictures, all if None."""
+    return islice(iter(samples), limit)
