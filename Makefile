@@ -54,7 +54,7 @@ fuzz: dev ## mutate weight files and annotations until FUZZ_SECONDS are over
 
 bench: dev ## run every benchmark; JSON goes to build/bench/
 	@mkdir -p build/bench
-	@for script in benchmarks/*.py; do \
+	@for script in benchmarks/[!_]*.py; do \
 	  [ -e "$$script" ] || { echo "no benchmarks"; break; }; \
 	  echo "== $$script"; \
 	  $(PY) $$script --json $(if $(QUICK),--quick) | tee build/bench/$$(basename $$script .py).json || exit 1; \

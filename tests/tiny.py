@@ -45,3 +45,10 @@ def segmenter(seed: int = 0, **changes) -> ReferSegmenter:
 def foundation(seed: int = 0) -> Foundation:
     torch.manual_seed(seed)
     return Foundation(FoundationConfig(**PARTS)).eval()
+
+
+def val_scenes(count: int):
+    """The first scenes of Tabletop's val split (a chunk of 100 is rendered once into the cache)."""
+    from vpd.data import tabletop
+
+    return tabletop.load_split("val", workers=1, limit=count, progress=False)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import pickle
 import random
 import resource
@@ -132,9 +133,13 @@ def main() -> None:
     while time.monotonic() < end:
         with tempfile.TemporaryDirectory() as name:
             command = [sys.executable, __file__, "--first", str(first), "--count", str(BATCH)]
+            quiet = {**os.environ, "OPENCV_LOG_LEVEL": "SILENT"}
             try:
                 process = subprocess.run(
-                    [*command, "--keep", name], stderr=subprocess.PIPE, timeout=SECONDS_A_BATCH
+                    [*command, "--keep", name],
+                    stderr=subprocess.PIPE,
+                    timeout=SECONDS_A_BATCH,
+                    env=quiet,
                 )
                 failed, text = process.returncode, process.stderr.decode(errors="replace")
             except subprocess.TimeoutExpired:
@@ -147,7 +152,7 @@ def main() -> None:
                 arguments.keep.mkdir(parents=True, exist_ok=True)
                 kept = arguments.keep / left[0].name
                 kept.write_bytes(left[0].read_bytes())
-                print(f"FOUND (exit {failed}): {kept}\n{text[-2000:]}")
+                print(f"FOUND (exit {failed}): {kept}\n{text[-500:]}")
                 first = int(kept.name.split("-")[0]) + 1
             else:
                 first += BATCH

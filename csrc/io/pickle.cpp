@@ -12,8 +12,8 @@
 namespace vpd::io {
 namespace {
 
-// About 0.6 GB of values at most; a Stable Diffusion checkpoint needs 0.03 million.
-constexpr uint32_t kMaxValues = 4'000'000;
+// About 0.3 GB of values at most; a Stable Diffusion checkpoint needs 0.03 million.
+constexpr uint32_t kMaxValues = 2'000'000;
 constexpr size_t kMaxItems = 32'000'000;
 constexpr size_t kMaxDims = 64;
 
@@ -134,14 +134,20 @@ bool Pickle::step(uint8_t opcode) {
     case kLongBinGet: recall(take_number(4)); break;
     case kBinPut: memo_[take_number(1)] = top(); break;
     case kLongBinPut: memo_[take_number(4)] = top(); break;
-    case kMemoize: { const Index index = top(); memo_.emplace(memo_.size(), index); break; }
+    case kMemoize: memo_.emplace(memo_.size(), top()); break;
     // Classes, functions and their objects.
-    case kGlobalOp: { const std::string module = take_line(); push_text(Kind::kGlobal, module + "." + take_line()); break; }
+    case kGlobalOp: {
+      const std::string module = take_line();
+      push_text(Kind::kGlobal, module + "." + take_line());
+      break;
+    }
     case kStackGlobal: {
       const std::vector<Index> names = pop_last(2);
-      VPD_CHECK(values_[names[0]].kind == Kind::kString && values_[names[1]].kind == Kind::kString, path_,
+      const PickleValue& module = values_[names[0]];
+      const PickleValue& name = values_[names[1]];
+      VPD_CHECK(module.kind == Kind::kString && name.kind == Kind::kString, path_,
                 ": the pickle names a class by something else than text; it is damaged");
-      push_text(Kind::kGlobal, values_[names[0]].text + "." + values_[names[1]].text);
+      push_text(Kind::kGlobal, module.text + "." + name.text);
       break;
     }
     case kBinPersId: persistent_id(); break;

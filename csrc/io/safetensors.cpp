@@ -83,10 +83,6 @@ void check_names(const NamedTensors& tensors, const Metadata& metadata, const st
 
 }  // namespace
 
-SafetensorsFile read_safetensors(const std::string& path) {
-  return read_safetensors(MappedFile::open(path));
-}
-
 SafetensorsFile read_safetensors(const std::shared_ptr<MappedFile>& file) {
   const uint64_t length = read_u64(file->bytes(0, 8, "the safetensors header length"), 0);
   VPD_CHECK(length >= 2 && length <= kMaxHeader && length <= file->size() - 8, file->path(),

@@ -20,7 +20,6 @@ struct SafetensorsFile {
 };
 
 // Any mistake in the file is a std::invalid_argument naming file, expectation and finding.
-SafetensorsFile read_safetensors(const std::string& path);
 SafetensorsFile read_safetensors(const std::shared_ptr<MappedFile>& file);
 
 // Writes to a temporary beside `path` and renames it; on failure (std::system_error) nothing is

@@ -124,8 +124,6 @@ void check_byte_order(const ZipDirectory& zip, const std::string& folder, const 
 
 }  // namespace
 
-TorchFile read_torch(const std::string& path) { return read_torch(MappedFile::open(path)); }
-
 TorchFile read_torch(const std::shared_ptr<MappedFile>& file) {
   if (!file->bytes().starts_with("PK")) fail_unknown(*file);
   const std::string& path = file->path();

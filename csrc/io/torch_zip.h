@@ -19,7 +19,6 @@ struct TorchFile {
 // with tensors. Objects other than tensors and plain data are left out and named; nothing is
 // imported or run. Throws std::invalid_argument for anything else, with the way out for old and
 // foreign formats.
-TorchFile read_torch(const std::string& path);
 TorchFile read_torch(const std::shared_ptr<MappedFile>& file);
 
 }  // namespace vpd::io

@@ -4,7 +4,6 @@
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/ones.h>
-#include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/searchsorted.h>
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/tensor.h>
@@ -14,6 +13,7 @@
 #include <cmath>
 
 #include "core/check.h"
+#include "ops/sdpa.h"
 
 namespace vpd::models {
 
@@ -82,9 +82,10 @@ Tensor CLIPTextLayer::attend(const Params& p, const Tensor& x,
   const auto split = [&](const Tensor& t) {  // [B, N, C] -> [B, heads, N, D]
     return t.unflatten(-1, {heads_, -1}).transpose(1, 2);
   };
-  const Tensor out = at::scaled_dot_product_attention(split(q_proj_(p, x)), split(k_proj_(p, x)),
-                                                      split(v_proj_(p, x)), mask, /*dropout_p=*/0.0,
-                                                      /*is_causal=*/!mask.has_value());
+  const Tensor q = split(q_proj_(p, x));
+  const Tensor out = ops::sdpa(q, split(k_proj_(p, x)), split(v_proj_(p, x)), mask,
+                               /*causal=*/!mask.has_value(),
+                               1.0 / std::sqrt(static_cast<double>(q.size(-1))));
   return out_proj_(p, out.transpose(1, 2).flatten(2));
 }
 

@@ -1,8 +1,7 @@
 #include "ops/cross_attention.h"
 
-#include <ATen/ops/scaled_dot_product_attention.h>
-
 #include "core/check.h"
+#include "ops/sdpa.h"
 
 namespace vpd::ops {
 using at::Tensor;
@@ -86,8 +85,7 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v,
   if (mask) {
     broadcast = mask->unsqueeze(1).unsqueeze(1);
   }
-  return at::scaled_dot_product_attention(split(q), split(k), split(v), broadcast,
-                                          /*dropout_p=*/0.0, /*is_causal=*/false, scale)
+  return sdpa(split(q), split(k), split(v), broadcast, /*causal=*/false, scale)
       .transpose(1, 2)
       .flatten(2);
 }

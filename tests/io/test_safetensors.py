@@ -213,7 +213,7 @@ def test_random_damage_is_refused_or_harmless(tmp_path):
     header = 8 + struct.unpack("<Q", whole[:8])[0]
     source = random.Random(0)
     refused = 0
-    for _ in range(4000):
+    for _ in range(2000):
         damaged = bytearray(whole)
         for _ in range(source.randint(1, 3)):
             at = source.randrange(header)
@@ -229,4 +229,4 @@ def test_random_damage_is_refused_or_harmless(tmp_path):
         message = refusal(tmp_path / "bad", bytes(damaged))
         assert message is None or str(tmp_path) in message
         refused += message is not None
-    assert refused > 3000
+    assert refused > 1500

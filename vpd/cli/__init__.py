@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("vpd.cli.bench:bench", "list or run the benchmarks"),
     "info": ("vpd.cli.info:info", "versions, devices, what is native, shipped models"),
 }
+_EXTRAS = ("lightning", "tensorboard")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -135,9 +136,13 @@ def _overview() -> str:
     )
 
 
+def _package(error: ModuleNotFoundError) -> str:
+    return (error.name or "").split(".")[0]
+
+
 def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
-    if isinstance(error, ModuleNotFoundError) and error.name in ("lightning", "tensorboard"):
-        return f"this command needs {error.name}: pip install 'vpd[train]'"
+    if isinstance(error, ModuleNotFoundError) and _package(error) in _EXTRAS:
+        return f"this command needs {_package(error)}: pip install 'vpd[train]'"
     return " ".join(str(error).split()) or type(error).__name__

@@ -57,10 +57,13 @@ def _find(
     *,
     bare: bool,
 ) -> ReferSegmenter | Foundation:
+    import cv2
     import torch
 
     from vpd.tasks import sources, store
 
+    # Of a picture that it cannot decode, OpenCV warns on its own; the error that follows says it.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
     where, kind = _device(device), getattr(torch, dtype)
     if not weights:
         if token_length is not None:

@@ -40,10 +40,9 @@ class Parser(ArgumentParser):
 def build(name: str, function: Callable[..., Any]) -> Parser:
     """The parser of a command.
 
-    A parameter without default is positional; a bool is a switch (``--x``, ``--no-x``); a list
-    takes several values; the
-    fields of a dataclass named ``config`` are options themselves, those of another one
-    ``--name.field``.
+    A keyword-only parameter is an option, any other is positional; a bool is a switch (``--x``,
+    ``--no-x``); a list takes several values; the fields of a dataclass named ``config`` are options
+    themselves, those of another one ``--name.field``.
     """
     doc = inspect.getdoc(function) or ""
     about, help_texts = doc.split("\nArgs:")[0].strip(), _argument_help(doc)
@@ -88,10 +87,13 @@ def parse(name: str, function: Callable[..., Any], argv: list[str]) -> tuple[dic
 
 def _add(parser: Parser, parameter: inspect.Parameter, hint: Any, text: str) -> None:
     required = parameter.default is inspect.Parameter.empty
-    name = parameter.name if required else "--" + parameter.name.replace("_", "-")
+    named = parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    name = "--" + parameter.name.replace("_", "-") if named else parameter.name
     options: dict[str, Any] = {"help": text}
     if not required:
-        options["default"] = parameter.default
+        options |= {"default": parameter.default} | ({} if named else {"nargs": "?"})
+    elif named:
+        options["required"] = True
     inner = _without_none(hint)
     if inner is bool:
         options["action"] = ActionYesNo(no_prefix="no-")

@@ -76,12 +76,13 @@ __global__ void group_moments(Layout layout, const T* __restrict__ x, Moments<A>
   const GroupNormShape& s = layout.shape;
   const int64_t image = blockIdx.x / s.groups, group = blockIdx.x % s.groups;
   const int64_t begin = layout.slice_begin(blockIdx.y), end = layout.slice_begin(blockIdx.y + 1);
-  const int64_t channels = layout.per_group(), pixels = end - begin;
+  // An image holds fewer than 2^31 values (the caller checks): 32-bit division is several times faster.
+  const uint32_t channels = layout.per_group(), pixels = end - begin;
   A shift = 0, sum = 0, square = 0;
-  int64_t count = 0;
-  for (int64_t i = threadIdx.x; i < channels * pixels; i += kThreads) {
-    const int64_t c = s.channels_last ? i % channels : i / pixels;
-    const int64_t p = s.channels_last ? i / channels : i % pixels;
+  uint32_t count = 0;
+  for (uint32_t i = threadIdx.x; i < channels * pixels; i += kThreads) {
+    const uint32_t c = s.channels_last ? i % channels : i / pixels;
+    const uint32_t p = s.channels_last ? i / channels : i % pixels;
     const A value = load(x[layout.index(image, group * channels + c, begin + p)]);
     if (count == 0) {
       shift = value;
@@ -169,21 +170,22 @@ __device__ A through_silu(A grad, A z) {
 }
 
 // Where the constants of value i, counted within one image, are.
-__device__ inline int64_t channel_of(const Layout& layout, int64_t i) {
-  return layout.shape.channels_last ? i % layout.shape.channels : i / layout.shape.pixels;
+__device__ inline uint32_t channel_of(const Layout& layout, uint32_t i) {
+  return layout.shape.channels_last ? i % static_cast<uint32_t>(layout.shape.channels)
+                                    : i / static_cast<uint32_t>(layout.shape.pixels);
 }
 
-// One thread: kCount values side by side, in one channel (contiguous) or one pixel (channels_last).
+// One thread: kCount values side by side (`blocks` blocks to an image), in one channel (contiguous) or one pixel (channels_last).
 template <typename T, typename A, int kCount, bool kSilu>
-__global__ void normalise(Layout layout, const T* __restrict__ x, Scratch<A> constants,
-                          T* __restrict__ y) {
+__global__ void normalise(Layout layout, unsigned blocks, const T* __restrict__ x,
+                          Scratch<A> constants, T* __restrict__ y) {
   using P = Pack<T, kCount>;
   const GroupNormShape& s = layout.shape;
-  const int64_t size = s.channels * s.pixels, image = blockIdx.y;
+  const int64_t size = s.channels * s.pixels, image = blockIdx.x / blocks;
   const int step = s.channels_last ? 1 : 0;
-  for (int64_t i = (blockIdx.x * int64_t{kThreads} + threadIdx.x) * kCount; i < size;
-       i += int64_t{gridDim.x} * kThreads * kCount) {
-    const int64_t c = image * s.channels + channel_of(layout, i);
+  for (int64_t i = (blockIdx.x % blocks * int64_t{kThreads} + threadIdx.x) * kCount; i < size;
+       i += int64_t{blocks} * kThreads * kCount) {
+    const int64_t c = image * s.channels + channel_of(layout, static_cast<uint32_t>(i));
     const P from = *reinterpret_cast<const P*>(x + image * size + i);
     P to;
 #pragma unroll
@@ -203,10 +205,11 @@ template <typename T, typename A, bool kSilu>
 __global__ void channel_sums(Layout layout, const T* __restrict__ grad, const T* __restrict__ x,
                              Scratch<A> scratch) {
   const GroupNormShape& s = layout.shape;
-  const int64_t image = blockIdx.y, slice = blockIdx.z;
+  const int64_t columns = s.channels_last ? (s.channels + kWarp - 1) / kWarp : s.channels;
+  const int64_t image = blockIdx.x / columns, column = blockIdx.x % columns, slice = blockIdx.y;
   const int64_t begin = layout.slice_begin(slice), end = layout.slice_begin(slice + 1);
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const int64_t channel = s.channels_last ? blockIdx.x * int64_t{kWarp} + lane : blockIdx.x;
+  const int64_t channel = s.channels_last ? column * kWarp + lane : column;
   const int64_t start = begin + (s.channels_last ? warp : threadIdx.x);
   const int64_t stride = s.channels_last ? kThreads / kWarp : kThreads;
   A sum = 0, product = 0;
@@ -283,15 +286,16 @@ __global__ void group_means(Layout layout, const A* __restrict__ weight,
 }
 
 template <typename T, typename A, int kCount, bool kSilu>
-__global__ void input_gradient(Layout layout, const T* __restrict__ grad, const T* __restrict__ x,
-                               Scratch<A> constants, T* __restrict__ grad_x) {
+__global__ void input_gradient(Layout layout, unsigned blocks, const T* __restrict__ grad,
+                               const T* __restrict__ x, Scratch<A> constants,
+                               T* __restrict__ grad_x) {
   using P = Pack<T, kCount>;
   const GroupNormShape& s = layout.shape;
-  const int64_t size = s.channels * s.pixels, image = blockIdx.y;
+  const int64_t size = s.channels * s.pixels, image = blockIdx.x / blocks;
   const int step = s.channels_last ? 1 : 0;
-  for (int64_t i = (blockIdx.x * int64_t{kThreads} + threadIdx.x) * kCount; i < size;
-       i += int64_t{gridDim.x} * kThreads * kCount) {
-    const int64_t c = image * s.channels + channel_of(layout, i);
+  for (int64_t i = (blockIdx.x % blocks * int64_t{kThreads} + threadIdx.x) * kCount; i < size;
+       i += int64_t{blocks} * kThreads * kCount) {
+    const int64_t c = image * s.channels + channel_of(layout, static_cast<uint32_t>(i));
     const P from = *reinterpret_cast<const P*>(x + image * size + i);
     const P up = *reinterpret_cast<const P*>(grad + image * size + i);
     P to;
@@ -333,18 +337,18 @@ __global__ void affine_gradient(Layout layout, const A* __restrict__ rstd, Scrat
 
 unsigned blocks_for(int64_t work) { return static_cast<unsigned>((work + kThreads - 1) / kThreads); }
 
-// Blocks for the values of each image, and whether a whole pack of them shares a row of the layout.
+// Whether a whole pack of values always shares a row of the layout.
 template <typename T>
 bool packs(const GroupNormShape& s) {
   return (s.channels_last ? s.channels : s.pixels) % pack_size<T>() == 0;
 }
 
-dim3 grid_for(const GroupNormShape& s, int count) {
+unsigned blocks_per_image(const GroupNormShape& s, int count) {
   const int64_t blocks = (s.channels * s.pixels / count + kThreads - 1) / kThreads;
-  return dim3(static_cast<unsigned>(blocks < 4096 ? blocks : 4096), static_cast<unsigned>(s.batch));
+  return static_cast<unsigned>(blocks < 4096 ? blocks : 4096);
 }
 
-// Calls launch(std::integral_constant-like flags) for each choice that is compiled in.
+// A bool that is part of a type: with_flag(value, launch) calls launch(Flag<value>).
 template <bool kValue>
 struct Flag {
   static constexpr bool value = kValue;
@@ -384,8 +388,10 @@ cudaError_t launch_group_norm_silu(const GroupNormForward& call, cudaStream_t st
     with_flag(packs<T>(s), [&](auto packed) {
       constexpr int kCount = decltype(packed)::value ? pack_size<T>() : 1;
       with_flag(call.silu, [&](auto silu) {
+        const unsigned blocks = blocks_per_image(s, kCount);
         normalise<T, A, kCount, decltype(silu)::value>
-            <<<grid_for(s, kCount), kThreads, 0, stream>>>(layout, x, scratch, y);
+            <<<static_cast<unsigned>(s.batch) * blocks, kThreads, 0, stream>>>(layout, blocks, x,
+                                                                               scratch, y);
       });
     });
   });
@@ -405,7 +411,7 @@ cudaError_t launch_group_norm_silu_backward(const GroupNormBackward& call, cudaS
         layout, weight, static_cast<const A*>(call.bias), static_cast<const A*>(call.mean), rstd,
         scratch);
     const int64_t columns = s.channels_last ? (s.channels + kWarp - 1) / kWarp : s.channels;
-    const dim3 slices(static_cast<unsigned>(columns), static_cast<unsigned>(s.batch), kSlices);
+    const dim3 slices(static_cast<unsigned>(s.batch * columns), kSlices);
     with_flag(call.silu, [&](auto silu) {
       channel_sums<T, A, decltype(silu)::value>
           <<<slices, kThreads, 0, stream>>>(layout, grad, x, scratch);
@@ -416,8 +422,10 @@ cudaError_t launch_group_norm_silu_backward(const GroupNormBackward& call, cudaS
       with_flag(packs<T>(s), [&](auto packed) {
         constexpr int kCount = decltype(packed)::value ? pack_size<T>() : 1;
         with_flag(call.silu, [&](auto silu) {
+          const unsigned blocks = blocks_per_image(s, kCount);
           input_gradient<T, A, kCount, decltype(silu)::value>
-              <<<grid_for(s, kCount), kThreads, 0, stream>>>(layout, grad, x, scratch, grad_x);
+              <<<static_cast<unsigned>(s.batch) * blocks, kThreads, 0, stream>>>(
+                  layout, blocks, grad, x, scratch, grad_x);
         });
       });
     }

@@ -1,0 +1,25 @@
+#include "ops/sdpa.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/scaled_dot_product_attention.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+
+namespace vpd::ops {
+
+at::Tensor sdpa(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                const std::optional<at::Tensor>& mask, bool causal, double scale) {
+  const bool differentiated =
+      at::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad());
+  if (!differentiated || !q.device().is_cpu() || !at::isReducedFloatingType(q.scalar_type())) {
+    return at::scaled_dot_product_attention(q, k, v, mask, /*dropout_p=*/0.0, causal, scale);
+  }
+  // Autocast would narrow the inputs again.
+  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::DispatchKey::AutocastCPU);
+  const auto wide = [](const at::Tensor& x) { return x.to(at::kFloat); };
+  const bool additive = mask && mask->is_floating_point();
+  return at::scaled_dot_product_attention(wide(q), wide(k), wide(v), additive ? wide(*mask) : mask,
+                                          /*dropout_p=*/0.0, causal, scale)
+      .to(q.scalar_type());
+}
+
+}  // namespace vpd::ops

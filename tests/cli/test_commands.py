@@ -1,0 +1,109 @@
+"""The commands that need few tests each: evaluate, maps, data, convert, bench, info, demo."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import tiny
+import torch
+
+import vpd
+from vpd.data.tabletop.layout import write_refer
+from vpd.tasks.evaluate import evaluate_refer
+from vpd.weights import read_state_dict, save_weights
+
+
+def test_evaluate(run_json, run, refer):
+    words = ["evaluate", "--model", refer, "--limit", 3, "--text-blind"]
+    found = run_json(*words)
+    expected = evaluate_refer(vpd.load(refer), tiny.val_scenes(3), text_blind=True, progress=False)
+    assert found["metrics"] == pytest.approx(expected.metrics)
+    assert found["protocol"] == {"model": refer, **expected.protocol}
+    code, out, _ = run(*words)
+    assert code == 0
+    assert "floor: head phrase only" in out
+
+
+def test_evaluate_from_disk_under_another_protocol(run_json, refer, tmp_path):
+    write_refer(tmp_path, ["val"], {"val": 2}, workers=1, progress=False)
+    words = ["--root", tmp_path, "--protocol", "latent_match", "--t", 300, "--batch", 2]
+    found = run_json("evaluate", "--model", refer, "--data", "tabletop", *words)
+    assert found["protocol"]["preset"] == "latent_match, t = 300"
+    assert found["protocol"]["noise"]["noise_t"] == 300
+
+
+def test_maps_of_a_foundation(run_json, desk, models):
+    found = run_json(
+        *("maps", "image.png", "two giraffes", "--model", models / "foundation"),
+        *("--mode", "tokens", "--strides", 2, 4, "--steps", 0, 100, "--npy"),
+    )
+    assert found["labels"] == ["two", "gira", "ffes"]
+    assert [row["noise"]["noise_t"] for row in found["maps"]] == [0, 100]
+    assert found["maps"][0]["shapes"] == {"2": [3, 8, 8], "4": [3, 4, 4]}
+    assert cv2.imread("vpd-out/image.maps.png") is not None
+    arrays = [np.load(name) for name in found["files"][1:]]
+    assert [a.shape for a in arrays] == [(3, 8, 8), (3, 4, 4)] * 2
+
+
+def test_maps_of_words_over_the_image(run, desk, refer):
+    code, out, err = run("maps", "image.png", "two giraffes", "--model", refer, "--no-overlay")
+    assert (code, out, err) == (0, "wrote vpd-out/image.maps.png\n", "")
+
+
+def test_data_check(run, tmp_path):
+    write_refer(tmp_path, ["val"], {"val": 2}, workers=1, progress=False)
+    code, out, _ = run("data", "check", "tabletop", "--root", tmp_path)
+    assert code == 0
+    assert "pictures: 2 of 2" in out
+    next((tmp_path / "images" / "tabletop").iterdir()).unlink()
+    code, out, _ = run("data", "check", "tabletop", "--root", tmp_path, "--json")
+    assert code == 1
+    assert len(json.loads(out)["missing_images"]) == 1
+
+
+@pytest.mark.slow
+def test_data_make(run_json, tmp_path):
+    found = run_json("data", "make", "tabletop", "--root", tmp_path, "--splits", "val")
+    assert {s["split"]: s["sentences"] for s in found["splits"]}["val"] == 1422
+
+
+def test_convert_both_ways(run_json, tmp_path):
+    state = tiny.foundation().state_dict()
+    unet = {k.removeprefix("unet."): v for k, v in state.items() if k.startswith("unet.")}
+    names = [tmp_path / f"{name}.safetensors" for name in ("a", "b", "c")]
+    save_weights(unet, names[0])
+    assert run_json("convert", *names[:2], "--to", "diffusers")["files"] == [str(names[1])]
+    run_json("convert", *names[1:], "--to", "ldm")
+    back = read_state_dict(names[2])[0]
+    assert set(back) == set(unet)
+    assert all(torch.equal(back[name], unet[name]) for name in unet)
+
+
+def test_info(run_json, run):
+    found = run_json("info")
+    assert found["versions"]["vpd"] == vpd.__version__
+    assert "cross_attention" in found["native"]["ops on CPU"]
+    assert set(found["models"]) == set(vpd.tasks.store.shipped())
+    assert "threads" in run("info")[1]
+
+
+def test_bench_lists_and_runs_scripts(run, run_json, desk):
+    (desk / "benchmarks").mkdir()
+    check = {"name": "speed", "value": 2, "limit": 1, "ok": True}
+    script = f"import sys, json; print(json.dumps({{'argv': sys.argv[1:], 'checks': [{check}]}}))"
+    (desk / "benchmarks" / "thing.py").write_text(script)
+    assert run("bench") == (0, "thing\n", "")
+    assert run_json("bench", "thing", "--quick")["argv"] == ["--json", "--quick"]
+    assert run("bench", "thing")[1] == "speed: 2 (limit 1) ok\n"
+
+
+def test_demo(run_json, desk, refer):
+    found = run_json("demo", "--model", refer, "--scenes", 3, "--sweep-scenes", 2)
+    assert [row["t"] for row in found["sweep"]] == [0, 100, 300, 500]
+    names = ["scene-000.png", "scene-001.png", "scene-002.png", "maps.png"]
+    assert found["pictures"] == [f"demo-out/{name}" for name in names]
+    assert all(cv2.imread(path) is not None for path in found["pictures"])
+    assert "text_blind/pick" in found["metrics"]
