@@ -327,7 +327,9 @@ def match_weights(
 def plan_conversion(
     file: collections.abc.Sequence[tuple[str, collections.abc.Sequence[int]]], to: str, path: str
 ) -> list[tuple[str, str, list[int]]]: ...
-def read_weights(path: str) -> tuple:
+def read_weights(
+    path: str,
+) -> tuple[str, list[tuple[str, torch.Tensor]], list[tuple[str, str]], str, list[str]]:
     """
     (format, tensors, metadata, entry, skipped classes) of a safetensors or PyTorch file
     """

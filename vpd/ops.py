@@ -1,10 +1,10 @@
 """The core's hot kernels, ``torch.ops.vpd.*``, with types and documentation.
 
 Shapes use B images, C channels, M queries (pixels), N tokens, D columns of one head. All functions
-take float32, float64, bfloat16 and float16, any strides, empty batches; they work under autocast and
-``torch.compile`` and are differentiable once. Second derivatives and ``torch.func.grad`` are not
-supported: use :mod:`vpd.reference`, which has the same functions in plain PyTorch. Wrong arguments
-raise ``ValueError`` with what was expected and what came.
+take float32, float64, bfloat16 and float16, any strides and empty batches; they work under autocast
+and ``torch.compile`` and are differentiable once. Second derivatives and ``torch.func.grad`` are
+not supported: use :mod:`vpd.reference`, which has the same functions in plain PyTorch. Wrong
+arguments raise ``ValueError`` with what was expected and what came.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def group_norm_silu(
     """Group normalisation, followed by SiLU, in one pass (Wu & He 2018, eq. 1-7).
 
     ``z = (x - mean) / sqrt(var + eps) * weight + bias`` with mean and variance over the pixels and
-    channels of one group; ``y = z * sigmoid(z)``. Only ``x``, ``weight``, ``bias`` and the statistics
-    are kept for backward. Statistics are exact for inputs far from zero.
+    channels of one group; ``y = z * sigmoid(z)``. Only ``x``, ``weight``, ``bias`` and the
+    statistics are kept for backward. Statistics are exact for inputs far from zero.
 
     Args:
         x: [B, C, H, W]; channels_last is fastest.
@@ -79,15 +79,15 @@ def cross_attention(
         q: [B, M, heads * D]
         k: [B, N, heads * D], N >= 1
         v: [B, N, heads * D]
-        mask: bool [B, N], True = attend, or None for all. A row without a single True has no defined
-            result.
+        mask: bool [B, N], True = attend, or None for all. A row without a single True has no
+            defined result.
         heads: number of heads.
         scale: factor of the scores; None: 1 / sqrt(D).
         per_head: whether the map keeps the heads apart.
 
     Returns:
-        out [B, M, heads * D], and map [B, N, M] or, with ``per_head``, [B, heads, N, M]; values of map
-        are in [0, 1] and sum to 1 over N.
+        out [B, M, heads * D], and map [B, N, M] or, with ``per_head``, [B, heads, N, M]; values of
+        map are in [0, 1] and sum to 1 over N.
 
     Example:
         >>> q, k = torch.randn(1, 16, 8), torch.randn(1, 3, 8)

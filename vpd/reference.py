@@ -33,7 +33,7 @@ def geglu(x: Tensor) -> Tensor:
 
 def _heads(t: Tensor, heads: int) -> Tensor:
     """[B, L, heads * D] -> [B, heads, L, D]"""
-    return t.unflatten(2, (heads, t.shape[2] // heads)).transpose(1, 2)
+    return t.reshape(*t.shape[:2], heads, t.shape[2] // heads).transpose(1, 2)
 
 
 def cross_attention(

@@ -95,18 +95,18 @@ def tokenize(texts: str | Sequence[str], length: int = 77, pad: str = "eos") -> 
     _check_length(length)
     if pad not in _PADS:
         raise ValueError(f"tokenize: pad must be 'eos' or 'zero', got {pad!r}")
-    rows = _as_list(texts)
-    ids = torch.full((len(rows), length), _PADS[pad], dtype=torch.int64)
-    mask = torch.zeros(len(rows), length, dtype=torch.bool)
-    truncated = torch.zeros(len(rows), dtype=torch.bool)
     tokenizer = _tokenizer()
-    for row, text in enumerate(rows):
-        body = tokenizer.encode(clean_text(text))
-        truncated[row] = len(body) > length - 2
-        line = [BOS, *body[: length - 2], EOS]
-        ids[row, : len(line)] = torch.tensor(line)
-        mask[row, : line.index(EOS) + 1] = True
-    return Tokens(ids, mask, truncated)
+    bodies = [tokenizer.encode(clean_text(text)) for text in _as_list(texts)]
+    room = length - 2
+    lines = [[BOS, *body[:room], EOS] for body in bodies]
+    ids = [line + [_PADS[pad]] * (length - len(line)) for line in lines]
+    mask = [[column <= line.index(EOS) for column in range(length)] for line in lines]
+    shape = (len(lines), length)
+    return Tokens(
+        torch.tensor(ids, dtype=torch.int64).view(shape),
+        torch.tensor(mask, dtype=torch.bool).view(shape),
+        torch.tensor([len(body) > room for body in bodies], dtype=torch.bool),
+    )
 
 
 def token_words(text: str, length: int = 77) -> list[WordSpan]:
@@ -134,11 +134,12 @@ def token_words(text: str, length: int = 77) -> list[WordSpan]:
     column = 1
     # CLIP's pattern never joins characters across white space, so pieces can be encoded alone.
     for piece in clean_text(text).split():
-        for word, count in _words_of_piece(piece):
-            columns = tuple(range(column, min(column + count, length - 1)))
+        room = length - 1 - column
+        if room < 1:
+            break
+        for word, count in _words_of_piece(piece, room):
+            spans.append(WordSpan(word, tuple(range(column, column + count))))
             column += count
-            if columns:
-                spans.append(WordSpan(word, columns))
     return spans
 
 
@@ -198,18 +199,23 @@ def _kind(value: Any) -> str:
     return type(value).__name__
 
 
-def _words_of_piece(piece: str) -> list[tuple[str, int]]:
-    """Splits a piece without white space into (word, token count): marks, core word, marks."""
+def _words_of_piece(piece: str, room: int) -> list[tuple[str, int]]:
+    """Splits a piece without white space into (word, token count): marks, core word, marks.
+
+    Only the first ``room`` tokens are looked at; a word that does not fit is cut.
+    """
     tokenizer = _tokenizer()
     parts: list[tuple[str, int]] = []  # CLIP's own sub-words: "don", "'t", ","
     pending: list[int] = []
-    for token in tokenizer.encode(piece):
+    for token in tokenizer.encode(piece)[:room]:
         pending.append(token)
         text = tokenizer.decode(pending)
         # A decoded token ends in a space exactly if it closes a sub-word.
         if text.endswith(" ") or token in (BOS, EOS):
             parts.append((text.removesuffix(" "), len(pending)))
             pending = []
+    if pending:
+        parts.append((tokenizer.decode(pending), len(pending)))
     wordy = [i for i, (text, _) in enumerate(parts) if any(c.isalnum() for c in text)]
     if not wordy:
         return parts

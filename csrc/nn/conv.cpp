@@ -3,6 +3,8 @@
 #include <ATen/ops/conv2d.h>
 #include <ATen/ops/linear.h>
 
+#include "nn/layout.h"
+
 namespace vpd::nn {
 
 Conv2d::Conv2d(Scope scope, int64_t in, int64_t out, Conv2dOptions options)
@@ -28,7 +30,7 @@ Conv1x1::Conv1x1(Scope scope, int64_t in, int64_t out, bool zero_init)
       bias_(scope.declare("bias", {out}, zero_init ? Init::zeros() : Init::fan_in(in))) {}
 
 Tensor Conv1x1::operator()(const Params& p, const Tensor& x) const {
-  return at::conv2d(x, p[weight_], p[bias_]);
+  return to_image(on_tokens(p, to_tokens(x)), x.size(2), x.size(3));
 }
 
 Tensor Conv1x1::on_tokens(const Params& p, const Tensor& tokens) const {

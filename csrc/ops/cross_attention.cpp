@@ -19,8 +19,8 @@ void check_cross_attention(const char* op, const Tensor& q, const Tensor& k, con
               "] with N >= 1, got ", t.sym_sizes());
     VPD_CHECK(t.scalar_type() == q.scalar_type(), op, ": ", name, " must be ", q.scalar_type(),
               " like q, got ", t.scalar_type());
-    VPD_CHECK(t.device() == q.device(), op, ": ", name, " must be on ", q.device(),
-              " like q, got ", t.device());
+    VPD_CHECK(t.device() == q.device(), op, ": ", name, " must be on ", q.device(), " like q, got ",
+              t.device());
   };
   check_tokens("k", k);
   check_tokens("v", v);
@@ -31,8 +31,8 @@ void check_cross_attention(const char* op, const Tensor& q, const Tensor& k, con
                   mask->sym_size(0) == k.sym_size(0) && mask->sym_size(1) == k.sym_size(1),
               op, ": mask must be Bool [", k.sym_size(0), ", ", k.sym_size(1), "], got ",
               mask->scalar_type(), " ", mask->sym_sizes());
-    VPD_CHECK(mask->device() == q.device(), op, ": mask must be on ", q.device(),
-              " like q, got ", mask->device());
+    VPD_CHECK(mask->device() == q.device(), op, ": mask must be on ", q.device(), " like q, got ",
+              mask->device());
   }
 }
 
@@ -44,8 +44,7 @@ void check_cross_attention_backward(const std::optional<Tensor>& grad_out,
   constexpr const char* op = "cross_attention_backward";
   check_cross_attention(op, q, k, v, mask, heads);
   VPD_CHECK(!grad_out || grad_out->sym_sizes() == q.sym_sizes(), op,
-            ": grad_out must be like q, expected ", q.sym_sizes(), ", got ",
-            grad_out->sym_sizes());
+            ": grad_out must be like q, expected ", q.sym_sizes(), ", got ", grad_out->sym_sizes());
   c10::SymDimVector expected{q.sym_size(0), k.sym_size(1), q.sym_size(1)};
   if (per_head) {
     expected.insert(expected.begin() + 1, c10::SymInt(heads));
@@ -79,7 +78,8 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v,
                  const std::optional<Tensor>& mask, int64_t heads, double scale) {
   check_cross_attention("attention", q, k, v, mask, heads);
   const auto split = [heads](const Tensor& t) {
-    return t.unflatten_symint(2, {heads, t.sym_size(2) / heads}).transpose(1, 2);  // [B, heads, *, D]
+    return t.unflatten_symint(2, {heads, t.sym_size(2) / heads})
+        .transpose(1, 2);  // [B, heads, *, D]
   };
   std::optional<Tensor> broadcast;  // [B, 1, 1, N]
   if (mask) {
@@ -98,9 +98,8 @@ TORCH_LIBRARY_FRAGMENT(vpd, m) {
       "cross_attention_backward(Tensor? grad_out, Tensor? grad_map, Tensor q, Tensor k, Tensor v, "
       "Tensor? mask, int heads, float scale, bool per_head, bool[3] wanted) -> "
       "(Tensor grad_q, Tensor grad_k, Tensor grad_v)");
-  m.def(
-      "attention(Tensor q, Tensor k, Tensor v, Tensor? mask, int heads, float scale) -> Tensor",
-      attention);
+  m.def("attention(Tensor q, Tensor k, Tensor v, Tensor? mask, int heads, float scale) -> Tensor",
+        attention);
 }
 
 }  // namespace vpd::ops

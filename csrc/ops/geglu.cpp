@@ -21,9 +21,8 @@ void check_geglu_backward(const Tensor& grad, const Tensor& x) {
 }
 
 Tensor geglu(const Tensor& x) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("vpd::geglu", "")
-                             .typed<decltype(geglu)>();
+  static const auto op =
+      c10::Dispatcher::singleton().findSchemaOrThrow("vpd::geglu", "").typed<decltype(geglu)>();
   return op.call(x);
 }
 

@@ -59,10 +59,11 @@ std::tuple<Tensor, Tensor, Tensor> group_norm_silu_forward(const Tensor& x, cons
   return op.call(x, weight, bias, groups, eps, silu);
 }
 
-std::tuple<Tensor, Tensor, Tensor> group_norm_silu_backward(
-    const Tensor& grad, const Tensor& x, const Tensor& weight, const Tensor& bias,
-    const Tensor& mean, const Tensor& rstd, int64_t groups, bool silu,
-    std::array<bool, 3> wanted) {
+std::tuple<Tensor, Tensor, Tensor> group_norm_silu_backward(const Tensor& grad, const Tensor& x,
+                                                            const Tensor& weight,
+                                                            const Tensor& bias, const Tensor& mean,
+                                                            const Tensor& rstd, int64_t groups,
+                                                            bool silu, std::array<bool, 3> wanted) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("vpd::group_norm_silu_backward", "")
                              .typed<decltype(group_norm_silu_backward)>();

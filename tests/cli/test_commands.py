@@ -30,9 +30,12 @@ def test_evaluate(run_json, run, refer):
 def test_evaluate_from_disk_under_another_protocol(run_json, refer, tmp_path):
     write_refer(tmp_path, ["val"], {"val": 2}, workers=1, progress=False)
     words = ["--root", tmp_path, "--protocol", "latent_match", "--t", 300, "--batch", 2]
+    words += ["--pictures", 1, "--out", tmp_path / "drawn"]
     found = run_json("evaluate", "--model", refer, "--data", "tabletop", *words)
     assert found["protocol"]["preset"] == "latent_match, t = 300"
     assert found["protocol"]["noise"]["noise_t"] == 300
+    assert found["pictures"] == [str(tmp_path / "drawn" / "scene-000.png")]
+    assert cv2.imread(found["pictures"][0]) is not None
 
 
 def test_maps_of_a_foundation(run_json, desk, models):

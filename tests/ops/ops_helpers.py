@@ -52,9 +52,7 @@ def check_against(
     picked = range(len(actual)) if used is None else used
     grads = [torch.randn_like(actual[i]) for i in picked]
     actual_grads = _gradients([actual[i] for i in picked], leaves, grads)
-    expected_grads = _gradients(
-        [expected[i] for i in picked], doubles, [g.double() for g in grads]
-    )
+    expected_grads = _gradients([expected[i] for i in picked], doubles, [g.double() for g in grads])
     for i, (a, e) in enumerate(zip(actual_grads, expected_grads, strict=True)):
         assert (a is None) == (e is None), f"gradient {i}"
         if a is not None:

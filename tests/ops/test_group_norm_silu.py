@@ -94,7 +94,7 @@ def test_threads_share_one_image(layout, threads):
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("shift", [100.0, -3000.0])
 def test_mean_far_from_zero(layout, shift):
-    """Statistics lose nothing to a large mean; x itself is rounded, so the reference starts there."""
+    """Statistics lose nothing to a large mean; the reference starts from x as it is rounded."""
     x, (weight, bias) = make((2, 32, 24, 24), layout=layout) + shift, affine(32)
     y = ops.group_norm_silu(x, weight, bias, 8)
     expected = reference.group_norm_silu(x.double(), weight.double(), bias.double(), 8)
@@ -176,9 +176,7 @@ def test_opcheck(layout):
     weight, bias = (t.requires_grad_() for t in affine(8))
     torch.library.opcheck(torch.ops.vpd.group_norm_silu, (x, weight, bias, 4, 1e-5, True))
     x, weight, bias = x.detach(), weight.detach(), bias.detach()
-    torch.library.opcheck(
-        torch.ops.vpd.group_norm_silu_forward, (x, weight, bias, 4, 1e-5, True)
-    )
+    torch.library.opcheck(torch.ops.vpd.group_norm_silu_forward, (x, weight, bias, 4, 1e-5, True))
     y, mean, rstd = torch.ops.vpd.group_norm_silu_forward(x, weight, bias, 4, 1e-5, True)
     torch.library.opcheck(
         torch.ops.vpd.group_norm_silu_backward,

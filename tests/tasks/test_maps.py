@@ -49,6 +49,8 @@ def test_heads_and_layers_average_to_the_default(foundation):
         for head in range(2)
     ]
     whole = attention_maps(foundation, IMAGE, TEXT, strides=(2,)).maps[2]
+    one = attention_maps(foundation, IMAGE, TEXT, strides=(2,), layers=[layers[0]], head=1)
+    assert one.part == "\ninput_blocks.3\nhead 1"
     assert len(layers) > 1
     np.testing.assert_allclose(np.mean(every, axis=0), whole, atol=1e-6)
 

@@ -41,6 +41,7 @@ def demo(
         dtype: precision of the networks
     """
     from vpd.cli.models import refer_model
+    from vpd.cli.pictures import draw_comparisons
     from vpd.data import tabletop
     from vpd.tasks.evaluate import evaluate_refer
 
@@ -51,7 +52,7 @@ def demo(
     split = tabletop.load_split("val", limit=min(scenes, tabletop.SPLITS["val"].count))
     found = evaluate_refer(network, split, text_blind=True)
     sweep = _sweep(network, split, sweep_scenes)
-    pictures = _pictures(network, split, out)
+    pictures = draw_comparisons(network, split, out)
     pictures.append(_maps(network, split, out / "maps.png"))
     seconds = time.perf_counter() - start
 
@@ -83,26 +84,6 @@ def _sweep(network: ReferSegmenter, split: TabletopSplit, scenes: int) -> list[d
         metrics = evaluate_refer(noisy, split, limit=scenes).metrics
         rows.append({"t": t, **{name: metrics[name] for name in ("oIoU", "mIoU", "P@0.5", "pick")}})
     return rows
-
-
-def _pictures(network: ReferSegmenter, split: TabletopSplit, out: Path) -> list[Path]:
-    from tqdm.auto import tqdm
-
-    from vpd.tasks.samples import refer_samples
-    from vpd.viz import Comparison, comparison_sheet
-
-    paths = []
-    samples = refer_samples(split)
-    for index, picture in enumerate(
-        tqdm(samples, total=len(samples), desc="drawing", unit="scene")
-    ):
-        results = network(picture.image, [question.text for question in picture.questions])
-        rows = [
-            Comparison(result, question.mask, question.kind or "")
-            for result, question in zip(results, picture.questions, strict=True)
-        ]
-        paths.append(comparison_sheet(rows).save(out / f"scene-{index:03d}.png", dpi=100))
-    return paths
 
 
 def _maps(network: ReferSegmenter, split: TabletopSplit, path: Path) -> Path:

@@ -23,6 +23,8 @@ def evaluate(
     protocol: str | None = None,
     t: int = 0,
     batch: int = 16,
+    pictures: int = 0,
+    out: Path = Path("vpd-out"),
     device: str = "cpu",
     dtype: DType = "float32",
 ) -> Answer:
@@ -47,10 +49,13 @@ def evaluate(
         protocol: a named noise protocol instead of the model's own, e.g. latent_match
         t: timestep of that protocol, 0 to 999
         batch: sentences per pass
+        pictures: draw image | attention | mask | truth of the first so many images
+        out: folder for them, made if missing
         device: cpu, cuda or cuda:N
         dtype: precision of the networks
     """
     from vpd.cli.models import refer_model
+    from vpd.cli.pictures import draw_comparisons
     from vpd.tasks.evaluate import evaluate_refer, under
     from vpd.tasks.maps import at_timestep
 
@@ -64,7 +69,12 @@ def evaluate(
     name = [str(path) for path in weights] if weights else model
     result = found.to_dict()
     result["protocol"] = {"model": name, **result["protocol"]}
-    return Answer(plain(result), f"{name if weights else model} on {found.table()}")
+    text = f"{name if weights else model} on {found.table()}"
+    if pictures > 0:
+        drawn = draw_comparisons(network, samples, out, pictures)
+        result["pictures"] = [str(path) for path in drawn]
+        text += f"\nwrote {len(drawn)} pictures to {out}"
+    return Answer(plain(result), text)
 
 
 def _samples(

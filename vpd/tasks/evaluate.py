@@ -132,7 +132,7 @@ def evaluate_refer(
     Raises:
         ValueError: ``batch`` or ``limit`` below 1.
     """
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     for name, value in (("batch", batch), ("limit", limit)):
         if value is not None and value < 1:

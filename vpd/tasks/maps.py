@@ -35,6 +35,8 @@ class AttentionMaps:
     """Stride on the latent grid -> float32 [labels, h, w]: probabilities, a word's being the mean
     over its tokens."""
     noise: NoiseSpec
+    part: str = ""
+    """The layer and head they are from, a line each, where they are not the average over all."""
 
     def show(self) -> Any:
         """A figure with one row per stride and one column per label; notebooks draw it."""
@@ -119,7 +121,8 @@ def attention_maps(
         stride: np.stack([all_[0, list(columns)].mean(0) for _, columns in groups])
         for stride, all_ in ((s, m.float().cpu().numpy()) for s, m in sorted(attention.items()))
     }
-    return AttentionMaps(picture, text, tuple(label for label, _ in groups), maps, noise)
+    labels = tuple(label for label, _ in groups)
+    return AttentionMaps(picture, text, labels, maps, noise, _part(layers, head))
 
 
 def own_noise(model: ReferSegmenter | Foundation) -> NoiseSpec:
@@ -142,6 +145,12 @@ def _latents(model: ReferSegmenter | Foundation, pixels: Tensor, noise: NoiseSpe
     latents = posterior.mode() if noise.latent_mode == "mode" else posterior.sample()
     latents = add_noise_to_latents(latents, noise, model.config.scale_factor, keys)
     return latents * noise.latent_scale
+
+
+def _part(layers: Sequence[str] | None, head: int | None) -> str:
+    """Block and number of each layer: the rest of its name is the same for all."""
+    lines = [".".join(layer.split(".")[:2]) for layer in layers or ()]
+    return "".join(f"\n{line}" for line in (*lines, *([] if head is None else [f"head {head}"])))
 
 
 def _one_head(maps: Tensor, head: int) -> Tensor:

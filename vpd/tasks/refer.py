@@ -151,6 +151,8 @@ class ReferSegmenter(nn.Module):
         Raises:
             ValueError, TypeError, OSError: An image that cannot be read, an empty text.
         """
+        if not isinstance(text, str | Sequence):
+            raise TypeError(f"a sentence must be a str, got {type(text).__name__}")
         texts = [text] if isinstance(text, str) else list(text)
         if not texts:
             raise ValueError("expected at least one sentence, got an empty list")

@@ -80,7 +80,8 @@ def load(
         wanted = set(model.state_dict())
         state = {**{k: v for k, v in base_state.items() if k in wanted}, **state}
     _assign(model, state, folder)
-    return model.to(device=device, dtype=dtype).eval()
+    # Convolution kernels in the core's memory format: otherwise every call would reorder them.
+    return model.to(device=device, dtype=dtype, memory_format=torch.channels_last).eval()
 
 
 def load_foundation(name_or_path: str | Path) -> Foundation:

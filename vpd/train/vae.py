@@ -24,6 +24,9 @@ class VAEStage:
         default_factory=lambda: LoopConfig(steps=4000, batch=16, lr=2e-3, weight_decay=1e-4)
     )
     crop: int = 64
+    cycle: int | None = None
+    """Steps over which the learning rate falls along a cosine before it starts again: a restart finds colour axes that the
+    first fall missed. None: it falls once, over the whole run."""
     kl_weight: float = 2e-4
 
 
@@ -77,11 +80,11 @@ class VAETraining(pl.LightningModule):
         self.log("psnr", psnr(self.vae, self._val, min(64, len(self._val))), prog_bar=True, batch_size=1)
 
     def configure_optimizers(self):  # type: ignore[no-untyped-def]
-        total = self.stage.loop.steps
+        cycle = self.stage.cycle or self.stage.loop.steps
         return adamw(
             [{"params": list(self.vae.parameters())}],
             self.stage.loop,
-            lambda step: 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / total)) + 0.01,
+            lambda step: 0.5 + 0.5 * math.cos(math.pi * (step % cycle) / cycle) + 0.01,
         )
 
 

@@ -25,10 +25,9 @@ def vocabulary() -> tuple[int, ...]:
     return tuple(sorted(set(ids.flatten().tolist())))
 
 
-def _captions_of(job: tuple[str, int, int, int, int, int]) -> np.ndarray:
+def _captions_of(job: tuple[tabletop.TabletopSplit, int, int, int, int]) -> np.ndarray:
     torch.set_num_threads(1)
-    name, total, first, count, per_scene, length = job
-    split = tabletop.load_split(name, limit=total, progress=False)
+    split, first, count, per_scene, length = job
     rows = []
     for index in range(first, first + count):
         rng = random.Random(13 * split.seeds[index] + 5)
@@ -46,7 +45,7 @@ def caption_bank(
     """
     total = len(split)
     jobs = [
-        (split.name, total, first, min(_CHUNK, total - first), per_scene, length)
+        (split, first, min(_CHUNK, total - first), per_scene, length)
         for first in range(0, total, _CHUNK)
     ]
     workers = workers or len(os.sched_getaffinity(0))

@@ -19,7 +19,7 @@ from vpd.data.files import atomic_write
 
 __all__ = ["Band", "Panel", "Picture", "page"]
 
-_MARGIN, _GAP, _LABEL = 0.14, 0.09, 0.78
+_MARGIN, _GAP = 0.14, 0.09
 _HEADING_PT, _TITLE_PT = 9.5, 8.0
 _LINE = 1.3 / 72  # inches per point of font size, with line spacing
 _INK, _PALE = "#1c1c1c", "#6a6a6a"
@@ -78,7 +78,7 @@ def page(bands: Sequence[Band], *, columns: int | None = None, width_in: float =
     if not bands or not all(band.panels for band in bands):
         raise ValueError("a page needs at least one band, and each band at least one panel")
     columns = columns or max(len(band.panels) for band in bands)
-    left = _MARGIN + (_LABEL if any(band.label for band in bands) else 0)
+    left = _MARGIN + _label_in([line for band in bands for line in band.label.splitlines()])
     first = bands[0].panels[0].pixels
     shape = float(np.clip(first.shape[0] / first.shape[1], *_SHAPES))
     cells = [_cell(width_in - left - _MARGIN, band.columns or columns) for band in bands]
@@ -126,6 +126,10 @@ def page(bands: Sequence[Band], *, columns: int | None = None, width_in: float =
             axes.set_axis_off()
         top += height + _GAP
     return figure
+
+
+def _label_in(lines: list[str]) -> float:
+    return max(map(len, lines)) * _TITLE_PT * 0.56 / 72 + 0.14 if lines else 0.0
 
 
 def _cell(width_in: float, columns: int) -> float:

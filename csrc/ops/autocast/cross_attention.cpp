@@ -1,5 +1,6 @@
-// Under autocast q, k and v go to the autocast type, as PyTorch's own attention does: a query from a linear layer and
-// keys from a float32 cache then agree. Probabilities are computed in float inside the kernel.
+// Under autocast q, k and v go to the autocast type, as PyTorch's own attention does: a query from
+// a linear layer and keys from a float32 cache then agree. Probabilities are computed in float
+// inside the kernel.
 #include "ops/cross_attention.h"
 
 #include <ATen/autocast_mode.h>

@@ -1,5 +1,5 @@
-// Compositions of ATen ops, for devices and types without a kernel of their own: one head at a time, so that the
-// probabilities of one head are the largest thing held.
+// Compositions of ATen ops, for devices and types without a kernel of their own: one head at a
+// time, so that the probabilities of one head are the largest thing held.
 #include "ops/cross_attention.h"
 
 #include <ATen/OpMathType.h>

@@ -71,8 +71,7 @@ std::tuple<Tensor, Tensor, Tensor> backward_composite(const Tensor& grad, const 
       const Tensor dxhat = dz * w;
       grad_x = scale * (dxhat - dxhat.mean({2, 3}, /*keepdim=*/true) -
                         xhat * (dxhat * xhat).mean({2, 3}, /*keepdim=*/true));
-      grad_x =
-          grad_x.view(x.sizes()).to(x.scalar_type()).contiguous(x.suggest_memory_format());
+      grad_x = grad_x.view(x.sizes()).to(x.scalar_type()).contiguous(x.suggest_memory_format());
     }
   }
   if (wanted[1]) {

@@ -96,9 +96,9 @@ struct Forward {
   }
 };
 
-std::tuple<Tensor, Tensor> cross_attention_cpu(const Tensor& q_, const Tensor& k_,
-                                               const Tensor& v_, const std::optional<Tensor>& mask,
-                                               int64_t heads, double scale, bool per_head) {
+std::tuple<Tensor, Tensor> cross_attention_cpu(const Tensor& q_, const Tensor& k_, const Tensor& v_,
+                                               const std::optional<Tensor>& mask, int64_t heads,
+                                               double scale, bool per_head) {
   check_cross_attention("cross_attention", q_, k_, v_, mask, heads);
   const Tensor q = with_dense_rows(q_), k = with_dense_rows(k_), v = with_dense_rows(v_);
   const AttentionShape shape{q.size(0), q.size(1), k.size(1), heads, q.size(2) / heads};

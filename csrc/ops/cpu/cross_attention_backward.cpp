@@ -75,7 +75,8 @@ struct Backward {
     }
   }
 
-  // The queries [first, first + rows) of one image; sums: gradients of keys, then of values, [heads, tokens, width].
+  // The queries [first, first + rows) of one image; sums: gradients of keys, then of values,
+  // [heads, tokens, width].
   template <int kBytes>
   struct Block {
     static VPD_INLINE void run(const Backward* b, int64_t image, int64_t first, int64_t rows,
@@ -143,8 +144,8 @@ struct Backward {
       for (int64_t h = 0; h < shape.heads; ++h) {
         for (int64_t i = 0; i < active.count[image]; ++i) {
           const A* from = sums + which * size + h * head_size() + i * width_stride();
-          T* to = targets[which] +
-                  (image * shape.tokens + active.of(image)[i]) * columns() + h * shape.width;
+          T* to = targets[which] + (image * shape.tokens + active.of(image)[i]) * columns() +
+                  h * shape.width;
           for (int64_t d = 0; d < shape.width; ++d) {
             A sum = from[d];
             for (int64_t part = 1; part < parts; ++part) {
@@ -157,7 +158,8 @@ struct Backward {
     }
   }
 
-  // An image is cut into parts, each with sums of its own, only where there are too few images for all threads.
+  // An image is cut into parts, each with sums of its own, only where there are too few images for
+  // all threads.
   void run() const {
     const int64_t threads = at::get_num_threads(), blocks = shape.blocks();
     const bool enough = shape.batch % threads == 0 || shape.batch >= 4 * threads;
@@ -196,9 +198,9 @@ std::tuple<Tensor, Tensor, Tensor> cross_attention_backward_cpu(
   check_cross_attention_backward(grad_out_, grad_map_, q_, k_, v_, mask, heads, per_head);
   const bool written = (grad_out_ || grad_map_) && q_.numel() > 0;
   const auto like = [&](bool want, const Tensor& t, bool all_rows) {
-    return !want                  ? Tensor()
+    return !want                 ? Tensor()
            : written && all_rows ? at::empty(t.sizes(), t.options())
-                                  : at::zeros(t.sizes(), t.options());
+                                 : at::zeros(t.sizes(), t.options());
   };
   // Tokens that are left out keep a zero gradient; without grad_out nothing reaches v.
   Tensor grad_q = like(wanted[0], q_, true), grad_k = like(wanted[1], k_, !mask);
@@ -211,30 +213,27 @@ std::tuple<Tensor, Tensor, Tensor> cross_attention_backward_cpu(
   const Tensor grad_out = grad_out_ ? with_dense_rows(grad_out_->to(type)) : Tensor();
   const Tensor grad_map = grad_map_ ? grad_map_->to(type).contiguous() : Tensor();
   const AttentionShape shape{q.size(0), q.size(1), k.size(1), heads, q.size(2) / heads};
-  AT_DISPATCH_FLOATING_TYPES_AND2(
-      at::kBFloat16, at::kHalf, type, "cross_attention_backward", [&] {
-        using T = scalar_t;
-        using A = at::opmath_type<T>;
-        const ActiveTokens active(mask, shape);
-        const auto target = [](Tensor& t) {
-          return t.defined() ? t.mutable_data_ptr<T>() : nullptr;
-        };
-        const Backward<T, A> backward{
-            .shape = shape,
-            .grad_out = grad_out_ ? rows_of<T>(grad_out) : Rows<const T>{nullptr, 0, 0},
-            .grad_map = grad_map_ ? grad_map.const_data_ptr<T>() : nullptr,
-            .per_head = per_head,
-            .q = rows_of<T>(q),
-            .active = active,
-            .keys_transposed = pack<A, true>(shape, active, rows_of<T>(k)),
-            .values_transposed = pack<A, true>(shape, active, rows_of<T>(v)),
-            .keys = pack<A, false>(shape, active, rows_of<T>(k)),
-            .scale = static_cast<A>(scale),
-            .grad_q = target(grad_q),
-            .grad_k = target(grad_k),
-            .grad_v = grad_out_ ? target(grad_v) : nullptr};
-        backward.run();
-      });
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, type, "cross_attention_backward", [&] {
+    using T = scalar_t;
+    using A = at::opmath_type<T>;
+    const ActiveTokens active(mask, shape);
+    const auto target = [](Tensor& t) { return t.defined() ? t.mutable_data_ptr<T>() : nullptr; };
+    const Backward<T, A> backward{
+        .shape = shape,
+        .grad_out = grad_out_ ? rows_of<T>(grad_out) : Rows<const T>{nullptr, 0, 0},
+        .grad_map = grad_map_ ? grad_map.const_data_ptr<T>() : nullptr,
+        .per_head = per_head,
+        .q = rows_of<T>(q),
+        .active = active,
+        .keys_transposed = pack<A, true>(shape, active, rows_of<T>(k)),
+        .values_transposed = pack<A, true>(shape, active, rows_of<T>(v)),
+        .keys = pack<A, false>(shape, active, rows_of<T>(k)),
+        .scale = static_cast<A>(scale),
+        .grad_q = target(grad_q),
+        .grad_k = target(grad_k),
+        .grad_v = grad_out_ ? target(grad_v) : nullptr};
+    backward.run();
+  });
   return {grad_q, grad_k, grad_v};
 }
 

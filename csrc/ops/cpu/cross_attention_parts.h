@@ -1,7 +1,8 @@
 #pragma once
-// What the forward and the backward kernel of cross-attention share. Both walk over blocks of queries of one image and,
-// inside, over the heads; the probabilities of one block and one head are all that is held. Tokens that the mask
-// leaves out are dropped when keys and values are packed, so they cost nothing.
+// What the forward and the backward kernel of cross-attention share. Both walk over blocks of
+// queries of one image and, inside, over the heads; the probabilities of one block and one head are
+// all that is held. Tokens that the mask leaves out are dropped when keys and values are packed, so
+// they cost nothing.
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 
@@ -62,8 +63,8 @@ struct ActiveTokens {
   const int64_t* of(int64_t image) const { return index.data() + image * stride; }
 };
 
-// Keys or values of every head as [batch, heads, tokens, padded width] or, transposed, [batch, heads, width, padded
-// tokens]; padding is zero.
+// Keys or values of every head as [batch, heads, tokens, padded width] or, transposed, [batch,
+// heads, width, padded tokens]; padding is zero.
 template <typename A>
 struct Packed {
   Buffer<A> data;
@@ -72,8 +73,8 @@ struct Packed {
   const A* head(int64_t image, int64_t h) const { return data.get() + (image * heads + h) * size; }
 };
 
-// One head of pack(): `rows` are the places of the active tokens' values. Transposed, a stretch of tokens at a time so
-// that stores fill cache lines.
+// One head of pack(): `rows` are the places of the active tokens' values. Transposed, a stretch of
+// tokens at a time so that stores fill cache lines.
 template <typename A, typename T, bool kTransposed>
 struct PackHead {
   static constexpr int64_t kTokens = 16;
@@ -124,8 +125,8 @@ Packed<A> pack(const AttentionShape& shape, const ActiveTokens& active, Rows<con
 
 // rows of `from` times `factor` -> to [rows, stride], zero beyond the width
 template <typename A, typename T>
-VPD_INLINE void load_rows(const T* from, int64_t from_stride, int64_t rows, int64_t width,
-                          A factor, A* __restrict to, int64_t stride) {
+VPD_INLINE void load_rows(const T* from, int64_t from_stride, int64_t rows, int64_t width, A factor,
+                          A* __restrict to, int64_t stride) {
   for (int64_t r = 0; r < rows; ++r) {
     const T* __restrict row = from + r * from_stride;
     for (int64_t d = 0; d < width; ++d) {
@@ -148,14 +149,15 @@ VPD_INLINE void store_rows(const A* __restrict from, int64_t stride, int64_t row
   }
 }
 
-// Scores [rows, stride] -> probabilities over the first `count` columns, next to nothing beyond. Not a number stays so.
+// Scores [rows, stride] -> probabilities over the first `count` columns, next to nothing beyond.
+// Not a number stays so.
 template <typename A, int kBytes>
 VPD_INLINE void softmax_rows(A* scores, int64_t rows, int64_t count, int64_t stride) {
   using V = typename Vector<A, kBytes>::type;
   constexpr int64_t kLanes = Vector<A, kBytes>::kLanes;
   const int64_t width = (count + kLanes - 1) / kLanes * kLanes;
-  // Added to the last vector of a row: takes the padding out. A whole vector, since a wide load that follows narrow
-  // stores waits for them.
+  // Added to the last vector of a row: takes the padding out. A whole vector, since a wide load
+  // that follows narrow stores waits for them.
   A outside[kLanes];
   for (int64_t lane = 0; lane < kLanes; ++lane) {
     outside[lane] = width - kLanes + lane < count ? A(0) : A(-1e30);

@@ -1,5 +1,6 @@
-// Two passes over x: moments, then normalisation and SiLU at once. Moments are taken about a value close to the mean,
-// in float over short stretches and in double beyond, so that large means cost no accuracy.
+// Two passes over x: moments, then normalisation and SiLU at once. Moments are taken about a value
+// close to the mean, in float over short stretches and in double beyond, so that large means cost
+// no accuracy.
 #include "ops/group_norm_silu.h"
 
 #include <ATen/Dispatch.h>
@@ -162,10 +163,8 @@ struct Forward {
         std::fill_n(sums[0], 2 * kFold, A(0));
         run_fastest<MomentRows<T, A>>(from + at + row * kFold, rows, width, kFold,
                                       static_cast<const A*>(shifts), sums[0], sums[1]);
-        for (int64_t i = 0; i < kFold; ++i) {
-          sum += sums[0][i];
-          square += sums[1][i];
-        }
+        sum += add_lanes<kFold>(sums[0]);
+        square += add_lanes<kFold>(sums[1]);
       });
     });
     return statistics(shift, sum, square);

@@ -1,5 +1,5 @@
-// Two passes over grad and x: sums by channel, then the gradient of x. z and SiLU's slope are computed again in each
-// pass, which is cheaper than writing and reading them.
+// Two passes over grad and x: sums by channel, then the gradient of x. z and SiLU's slope are
+// computed again in each pass, which is cheaper than writing and reading them.
 #include <ATen/Dispatch.h>
 #include <ATen/OpMathType.h>
 #include <ATen/ops/empty.h>
@@ -52,8 +52,9 @@ struct Backward {
     silu ? add.template operator()<true>() : add.template operator()<false>();
   }
 
-  // The two means of a group that the gradient of x subtracts, from the sums of dz and dz (x - mean) by channel:
-  // grad_x = rstd (dz w - mean(dz w) - xhat mean(dz w xhat)), xhat = (x - mean) rstd
+  // The two means of a group that the gradient of x subtracts, from the sums of dz and dz (x -
+  // mean) by channel: grad_x = rstd (dz w - mean(dz w) - xhat mean(dz w xhat)), xhat = (x - mean)
+  // rstd
   struct Means {
     A first, second;
   };

@@ -1,13 +1,14 @@
 #pragma once
-// Inner loops of group normalisation over a block of `rows` x `width` values, rows `stride` apart. The constants of a
-// channel go by column where channels lie side by side (channels_last: columns are channels, rows are pixels) and by
-// row where pixels do (kByRow; contiguous: rows are channels, columns are pixels).
+// Inner loops of group normalisation over a block of `rows` x `width` values, rows `stride` apart.
+// The constants of a channel go by column where channels lie side by side (channels_last: columns
+// are channels, rows are pixels) and by row where pixels do (kByRow; contiguous: rows are channels,
+// columns are pixels).
 #include "ops/cpu/simd.h"
 
 namespace vpd::ops::cpu {
 
-// z = (x - centre) * scale + offset; scale holds weight / standard deviation. About the mean, so that inputs far from
-// zero lose nothing.
+// z = (x - centre) * scale + offset; scale holds weight / standard deviation. About the mean, so
+// that inputs far from zero lose nothing.
 template <typename A>
 struct Channels {
   const A* centre;
@@ -15,7 +16,22 @@ struct Channels {
   const A* offset;
 };
 
-// sum += x - shift and square += (x - shift)^2, by column; four rows at a time to save traffic to the sums.
+// The sum of kLanes values, halved again and again: a chain of additions would cost more than what
+// it adds up.
+template <int64_t kLanes, typename A>
+VPD_INLINE A add_lanes(A* values) {
+  if constexpr (kLanes == 1) {
+    return values[0];
+  } else {
+    for (int64_t i = 0; i < kLanes / 2; ++i) {
+      values[i] += values[i + kLanes / 2];
+    }
+    return add_lanes<kLanes / 2>(values);
+  }
+}
+
+// sum += x - shift and square += (x - shift)^2, by column; four rows at a time to save traffic to
+// the sums.
 template <typename T, typename A>
 struct MomentRows {
   static VPD_INLINE void run(const T* x, int64_t rows, int64_t width, int64_t stride,
@@ -78,9 +94,8 @@ VPD_INLINE A through_silu(A grad, A z) {
 // sum += dz and product += dz (x - centre), by column.
 template <typename T, typename A, bool kSilu>
 struct GradientSumsByColumn {
-  static VPD_INLINE void run(const T* grad, const T* x, int64_t rows, int64_t width,
-                             int64_t stride, Channels<A> channels, A* __restrict sum,
-                             A* __restrict product) {
+  static VPD_INLINE void run(const T* grad, const T* x, int64_t rows, int64_t width, int64_t stride,
+                             Channels<A> channels, A* __restrict sum, A* __restrict product) {
     const A* __restrict centre = channels.centre;
     const A* __restrict scale = channels.scale;
     const A* __restrict offset = channels.offset;
@@ -97,13 +112,14 @@ struct GradientSumsByColumn {
   }
 };
 
-// The same by row, into double: in A over stretches of kStretch columns, in lanes that map to one vector.
+// The same by row, into double: in A over stretches of kStretch columns, in lanes that map to one
+// vector.
 template <typename T, typename A, bool kSilu>
 struct GradientSumsByRow {
-  static constexpr int64_t kLanes = 64 / sizeof(A), kStretch = 4096;
+  static constexpr int64_t kLanes = 64 / sizeof(T), kStretch = 4096;
 
-  static VPD_INLINE void run(const T* grad, const T* x, int64_t rows, int64_t width,
-                             int64_t stride, Channels<A> channels, double* sum, double* product) {
+  static VPD_INLINE void run(const T* grad, const T* x, int64_t rows, int64_t width, int64_t stride,
+                             Channels<A> channels, double* sum, double* product) {
     for (int64_t row = 0; row < rows; ++row) {
       const A centre = channels.centre[row], scale = channels.scale[row];
       const A offset = channels.offset[row];
@@ -127,13 +143,8 @@ struct GradientSumsByRow {
           sums[0] += dz;
           products[0] += dz * centred;
         }
-        double total = 0, total_product = 0;
-        for (int64_t lane = 0; lane < kLanes; ++lane) {
-          total += sums[lane];
-          total_product += products[lane];
-        }
-        sum[row] += total;
-        product[row] += total_product;
+        sum[row] += add_lanes<kLanes>(sums);
+        product[row] += add_lanes<kLanes>(products);
       }
     }
   }

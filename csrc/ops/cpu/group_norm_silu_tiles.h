@@ -1,6 +1,6 @@
 #pragma once
-// How the loops of group normalisation are shared out: by image and part of its pixels when channels lie side by side
-// (channels_last), by image and group when pixels do (contiguous).
+// How the loops of group normalisation are shared out: by image and part of its pixels when
+// channels lie side by side (channels_last), by image and group when pixels do (contiguous).
 #include <ATen/Parallel.h>
 
 #include <algorithm>
@@ -11,7 +11,8 @@
 
 namespace vpd::ops::cpu {
 
-// Rows summed in A before the sums go to double: short enough for float, long enough to hide the conversion.
+// Rows summed in A before the sums go to double: short enough for float, long enough to hide the
+// conversion.
 inline constexpr int64_t kRowsPerSum = 256;
 // Columns that the pixels of one channel are folded into.
 inline constexpr int64_t kFold = 64;
@@ -50,7 +51,8 @@ void for_each_step(Range range, const Visit& visit) {
   }
 }
 
-// Calls visit(offset, rows, width) so that a contiguous span is covered by blocks of at most kFold columns.
+// Calls visit(offset, rows, width) so that a contiguous span is covered by blocks of at most kFold
+// columns.
 template <typename Visit>
 void for_each_fold(int64_t length, const Visit& visit) {
   const int64_t rows = length / kFold;
@@ -66,8 +68,7 @@ void for_each_fold(int64_t length, const Visit& visit) {
 template <typename Sums, typename Apply>
 void run_two_phases(const Shape& shape, int64_t parts, const Sums& sums, const Apply& apply) {
   const int64_t tasks = shape.batch * parts;
-  const int64_t grain =
-      std::max<int64_t>(1, kGrain * parts / (shape.channels * shape.pixels));
+  const int64_t grain = std::max<int64_t>(1, kGrain * parts / (shape.channels * shape.pixels));
   at::parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {
       sums(task / parts, task % parts);

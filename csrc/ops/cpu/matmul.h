@@ -1,6 +1,6 @@
 #pragma once
-// Products of small matrices that stay in the first-level cache, for use inside a kernel: c = a b or c += a b, with a
-// read one value at a time in any layout and b, c row by row in whole vectors.
+// Products of small matrices that stay in the first-level cache, for use inside a kernel: c = a b
+// or c += a b, with a read one value at a time in any layout and b, c row by row in whole vectors.
 #include <algorithm>
 #include <memory>
 #include <new>
@@ -44,14 +44,14 @@ struct Vector {
   typedef A type __attribute__((vector_size(kBytes), aligned(alignof(A)), may_alias));
 };
 
-// All lanes combined, in log2(lanes) steps: each adds (or takes the larger of) the vector and itself turned by half.
+// All lanes combined, in log2(lanes) steps: each adds (or takes the larger of) the vector and
+// itself turned by half.
 template <int64_t kTurn, typename V, size_t... kLane>
 VPD_INLINE void turn(const V& from, V& to, std::index_sequence<kLane...>) {
   to = __builtin_shufflevector(from, from, ((kLane + kTurn) % sizeof...(kLane))...);
 }
 
-template <typename A, int kBytes, bool kHighest,
-          int64_t kTurn = Vector<A, kBytes>::kLanes / 2>
+template <typename A, int kBytes, bool kHighest, int64_t kTurn = Vector<A, kBytes>::kLanes / 2>
 VPD_INLINE A combine_lanes(const typename Vector<A, kBytes>::type& lanes) {
   using V = typename Vector<A, kBytes>::type;
   V other;
@@ -75,7 +75,8 @@ struct Strided {  // value (row, column) at data[row * row_stride + column * col
   int64_t row_stride, column_stride;
 };
 
-// c [kRows, kVectors vectors] (+)= a [kRows, depth] b [depth, kVectors vectors], held in registers throughout.
+// c [kRows, kVectors vectors] (+)= a [kRows, depth] b [depth, kVectors vectors], held in registers
+// throughout.
 template <typename A, int kBytes, int kRows, int kVectors>
 VPD_INLINE void multiply_tile(int64_t depth, Strided<A> a, const A* b, int64_t b_stride, A* c,
                               int64_t c_stride, bool add) {

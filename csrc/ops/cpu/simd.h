@@ -1,9 +1,10 @@
 #pragma once
-// What the CPU kernels share: loops compiled for several instruction sets and chosen at run time, and the functions
-// those loops need in a form that compilers turn into vector code.
+// What the CPU kernels share: loops compiled for several instruction sets and chosen at run time,
+// and the functions those loops need in a form that compilers turn into vector code.
 //
-// A kernel is a struct with an always-inline `run`; run_fastest<Kernel>(arguments...) runs its best build. Lambdas and
-// calls to ordinary functions would leave the chosen instruction set, so kernels use neither in their inner loops.
+// A kernel is a struct with an always-inline `run`; run_fastest<Kernel>(arguments...) runs its best
+// build. Lambdas and calls to ordinary functions would leave the chosen instruction set, so kernels
+// use neither in their inner loops.
 #include <c10/util/BFloat16.h>
 #include <c10/util/Half.h>
 
@@ -26,8 +27,13 @@ __attribute__((target("arch=x86-64-v3"))) void run_avx2(Args... args) {
   Kernel::run(args...);
 }
 
+#if defined(__clang__)
+#define VPD_AVX512 "arch=x86-64-v4"
+#else
+#define VPD_AVX512 "arch=x86-64-v4,prefer-vector-width=512"
+#endif
 template <typename Kernel, typename... Args>
-__attribute__((target("arch=x86-64-v4,prefer-vector-width=512"))) void run_avx512(Args... args) {
+__attribute__((target(VPD_AVX512))) void run_avx512(Args... args) {
   Kernel::run(args...);
 }
 
@@ -92,20 +98,20 @@ VPD_INLINE void store(c10::BFloat16& to, float x) {
 }
 VPD_INLINE void store(c10::Half& to, float x) { to = x; }
 
-// x cut to [-limit, limit]. By the bits, because compilers turn the comparison of floats into branches around all that
-// follows. NaN becomes the limit.
+// x cut to [-limit, limit]. By the bits, because compilers turn the comparison of floats into
+// branches around all that follows. NaN becomes the limit.
 VPD_INLINE float cut(float x, float limit) {
   const uint32_t bits = std::bit_cast<uint32_t>(x), magnitude = bits & 0x7FFFFFFFu;
   const uint32_t most = std::bit_cast<uint32_t>(limit);
   return std::bit_cast<float>((magnitude < most ? magnitude : most) | (bits & 0x80000000u));
 }
 
-// e^x for |x| < limit, e^(+-limit) beyond; NaN is lost, and callers bring it back. Up to a limit of 87, e^x and its
-// reciprocal are normal numbers. e^x = 2^n 2^f with |f| <= 1/2, 2^f by a minimax polynomial of degree 6: relative error
-// 1e-7 (without fused multiply-add 6e-8 |x| more).
-VPD_INLINE float exp(float any, float limit = 87.f) {
-  constexpr float kLog2E = 1.44269504f, kShift = 12582912.f;  // 1.5 * 2^23: the low bits of x + kShift are round(x)
-  const float x = cut(any, limit);
+// e^x for |x| <= 87, where it and its reciprocal are normal numbers. e^x = 2^n 2^f with |f| <= 1/2,
+// 2^f by a minimax polynomial of degree 6: relative error 1e-7 (without fused multiply-add 6e-8 |x|
+// more).
+VPD_INLINE float exp_within(float x) {
+  constexpr float kLog2E = 1.44269504f,
+                  kShift = 12582912.f;  // 1.5 * 2^23: the low bits of x + kShift are round(x)
   const float shifted = x * kLog2E + kShift;
   const float f = x * kLog2E - (shifted - kShift);
   float p = 0.000153458124f;
@@ -115,12 +121,17 @@ VPD_INLINE float exp(float any, float limit = 87.f) {
   p = p * f + 0.240226462f;
   p = p * f + 0.693147182f;
   p = p * f + 1.f;
-  return std::bit_cast<float>(std::bit_cast<uint32_t>(p) + (std::bit_cast<uint32_t>(shifted) << 23));
+  return std::bit_cast<float>(std::bit_cast<uint32_t>(p) +
+                              (std::bit_cast<uint32_t>(shifted) << 23));
 }
+
+// e^x for |x| < limit, e^(+-limit) beyond; NaN is lost, and callers bring it back.
+VPD_INLINE float exp(float x, float limit = 87.f) { return exp_within(cut(x, limit)); }
 VPD_INLINE double exp(double x, double /*limit*/ = 0) { return std::exp(x); }
 
-// 1 / x for 2^-126 <= x < 2^126, to the last bit or two: a guess by the exponent bits (within 5.1 %), a step of third
-// order and one of Newton's. Vector division would be what the kernels wait for.
+// 1 / x for 2^-126 <= x < 2^126, to the last bit or two: a guess by the exponent bits (within 5.1
+// %), a step of third order and one of Newton's. Vector division would be what the kernels wait
+// for.
 VPD_INLINE float reciprocal(float x) {
   float y = std::bit_cast<float>(0x7EF311C7u - std::bit_cast<uint32_t>(x));
   const float miss = 1.f - x * y;
@@ -129,15 +140,14 @@ VPD_INLINE float reciprocal(float x) {
 }
 VPD_INLINE double reciprocal(double x) { return 1 / x; }
 
-VPD_INLINE float sigmoid(float x) {
-  return reciprocal(1.f + exp(-x));
-}
+VPD_INLINE float sigmoid(float x) { return reciprocal(1.f + exp(-x)); }
 VPD_INLINE double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 
-// Distribution function and density of the standard normal. float: erfc(u) e^(u^2) as a polynomial in 1 / (1 + 0.34 u),
-// u = |x| / sqrt 2 (the form of Abramowitz & Stegun 7.1.26, refitted with 7 terms: 3e-9 before rounding).
+// Distribution function and density of the standard normal. float: erfc(u) e^(u^2) as a polynomial
+// in 1 / (1 + 0.34 u), u = |x| / sqrt 2, |x| cut to 13 (the form of Abramowitz & Stegun 7.1.26,
+// refitted with 7 terms: 3e-9 before rounding).
 VPD_INLINE void normal(float x, float& distribution, float& density) {
-  const float u = (x < 0 ? -x : x) * 0.70710678f;
+  const float near = cut(x, 13.f), u = (near < 0 ? -near : near) * 0.70710678f;
   const float t = reciprocal(1.f + 0.34f * u);
   float p = -0.24620050f;
   p = p * t + 1.0839760f;
@@ -146,7 +156,7 @@ VPD_INLINE void normal(float x, float& distribution, float& density) {
   p = p * t - 0.28207725f;
   p = p * t + 0.30388841f;
   p = p * t + 0.18029009f;
-  const float gauss = exp(-0.5f * x * x);
+  const float gauss = exp_within(-0.5f * near * near);
   const float tail = 0.5f * gauss * (p * t);
   distribution = x < 0 ? tail : 1.f - tail;
   density = 0.39894228f * gauss;

@@ -1,5 +1,6 @@
 #pragma once
-// What the kernels share: storage types, the accumulation type of each, and reductions over a block.
+// What the kernels share: storage types, the accumulation type of each, and reductions over a
+// block.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>

@@ -35,10 +35,9 @@ Tensor geglu_backward_cuda(const Tensor& grad_, const Tensor& x_) {
   const Tensor x = aligned(x_.contiguous());
   const Tensor grad = aligned(grad_.to(x.scalar_type()).contiguous());
   const int64_t width = grad.size(-1);
-  C10_CUDA_CHECK(launch_geglu_backward(type_of("geglu_backward", x), grad.const_data_ptr(),
-                                       x.const_data_ptr(), grad_x.mutable_data_ptr(),
-                                       grad.numel() / width, width,
-                                       c10::cuda::getCurrentCUDAStream()));
+  C10_CUDA_CHECK(launch_geglu_backward(
+      type_of("geglu_backward", x), grad.const_data_ptr(), x.const_data_ptr(),
+      grad_x.mutable_data_ptr(), grad.numel() / width, width, c10::cuda::getCurrentCUDAStream()));
   return grad_x;
 }
 

@@ -1,5 +1,6 @@
-// GEGLU in one pass: reads x once and writes y once, where chunk, gelu and multiply read and write twice as much and
-// keep gelu(b) for backward. Bound by memory: each thread moves 16 bytes at a time where the width allows it.
+// GEGLU in one pass: reads x once and writes y once, where chunk, gelu and multiply read and write
+// twice as much and keep gelu(b) for backward. Bound by memory: each thread moves 16 bytes at a
+// time where the width allows it.
 #include "common.cuh"
 #include "geglu.h"
 
@@ -81,8 +82,8 @@ cudaError_t launch_geglu(Type type, const void* x, void* y, int64_t rows, int64_
     const T* from = static_cast<const T*>(x);
     T* to = static_cast<T*>(y);
     if (width % kCount == 0) {
-      geglu<T, kCount><<<blocks_for(rows * width / kCount), kThreads, 0, stream>>>(from, to, rows,
-                                                                                   width);
+      geglu<T, kCount>
+          <<<blocks_for(rows * width / kCount), kThreads, 0, stream>>>(from, to, rows, width);
     } else {
       geglu<T, 1><<<blocks_for(rows * width), kThreads, 0, stream>>>(from, to, rows, width);
     }
@@ -97,8 +98,8 @@ cudaError_t launch_geglu_backward(Type type, const void* grad, const void* x, vo
     const T *g = static_cast<const T*>(grad), *from = static_cast<const T*>(x);
     T* to = static_cast<T*>(grad_x);
     if (width % kCount == 0) {
-      geglu_backward<T, kCount><<<blocks_for(rows * width / kCount), kThreads, 0, stream>>>(
-          g, from, to, rows, width);
+      geglu_backward<T, kCount>
+          <<<blocks_for(rows * width / kCount), kThreads, 0, stream>>>(g, from, to, rows, width);
     } else {
       geglu_backward<T, 1>
           <<<blocks_for(rows * width), kThreads, 0, stream>>>(g, from, to, rows, width);

@@ -25,7 +25,8 @@ inline Type type_of(const char* op, const at::Tensor& x) {
   }
 }
 
-// The kernels read 16 bytes at a time, which a view into the middle of a tensor may not be aligned to.
+// The kernels read 16 bytes at a time, which a view into the middle of a tensor may not be aligned
+// to.
 inline at::Tensor aligned(at::Tensor t) {
   return reinterpret_cast<uintptr_t>(t.const_data_ptr()) % 16 == 0 ? t : t.clone();
 }

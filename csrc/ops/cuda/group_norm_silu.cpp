@@ -84,21 +84,20 @@ std::tuple<Tensor, Tensor, Tensor> backward_cuda(const Tensor& grad_, const Tens
     const auto target = [](const Tensor& t) {
       return t.defined() ? t.mutable_data_ptr() : nullptr;
     };
-    C10_CUDA_CHECK(
-        launch_group_norm_silu_backward({.type = type_of("group_norm_silu_backward", x),
-                                         .shape = shape,
-                                         .grad = grad.const_data_ptr(),
-                                         .x = x.const_data_ptr(),
-                                         .weight = weight.const_data_ptr(),
-                                         .bias = bias.const_data_ptr(),
-                                         .mean = mean.const_data_ptr(),
-                                         .rstd = rstd.const_data_ptr(),
-                                         .silu = silu,
-                                         .grad_x = target(grad_x),
-                                         .grad_weight = target(grad_weight),
-                                         .grad_bias = target(grad_bias),
-                                         .scratch = scratch.mutable_data_ptr()},
-                                        c10::cuda::getCurrentCUDAStream()));
+    C10_CUDA_CHECK(launch_group_norm_silu_backward({.type = type_of("group_norm_silu_backward", x),
+                                                    .shape = shape,
+                                                    .grad = grad.const_data_ptr(),
+                                                    .x = x.const_data_ptr(),
+                                                    .weight = weight.const_data_ptr(),
+                                                    .bias = bias.const_data_ptr(),
+                                                    .mean = mean.const_data_ptr(),
+                                                    .rstd = rstd.const_data_ptr(),
+                                                    .silu = silu,
+                                                    .grad_x = target(grad_x),
+                                                    .grad_weight = target(grad_weight),
+                                                    .grad_bias = target(grad_bias),
+                                                    .scratch = scratch.mutable_data_ptr()},
+                                                   c10::cuda::getCurrentCUDAStream()));
   }
   return {grad_x, wanted[1] ? grad_weight.to(weight_.scalar_type()) : Tensor(),
           wanted[2] ? grad_bias.to(bias_.scalar_type()) : Tensor()};

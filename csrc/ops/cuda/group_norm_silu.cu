@@ -1,8 +1,10 @@
-// Group normalisation and SiLU: x is read twice and y written once, forward; backward reads grad and x twice and writes
-// grad_x once, and computes z again instead of keeping it. All sums are taken in a fixed order, so results repeat.
+// Group normalisation and SiLU: x is read twice and y written once, forward; backward reads grad
+// and x twice and writes grad_x once, and computes z again instead of keeping it. All sums are
+// taken in a fixed order, so results repeat.
 //
 // Forward: moments by (image, group) slice -> constants by (image, channel) -> y.
-// Backward: sums by (image, channel) slice -> means by group, constants by channel -> grad_x; weight and bias by channel.
+// Backward: sums by (image, channel) slice -> means by group, constants by channel -> grad_x;
+// weight and bias by channel.
 #include "common.cuh"
 #include "group_norm_silu.h"
 
@@ -23,7 +25,8 @@ struct Layout {
   __device__ int64_t slice_begin(int64_t slice) const { return shape.pixels * slice / kSlices; }
 };
 
-// count, mean and summed squares about the mean of some values; Chan, Golub & LeVeque's rule joins two.
+// count, mean and summed squares about the mean of some values; Chan, Golub & LeVeque's rule joins
+// two.
 template <typename A>
 struct Moments {
   A count, mean, square;
@@ -43,9 +46,9 @@ struct Moments {
 // Scratch memory, in values of A.
 template <typename A>
 struct Scratch {
-  Moments<A>* moments;                              // [batch, groups, kSlices]
-  A *centre, *scale, *offset, *first, *second;      // [batch, channels] each
-  A *sums, *products;                               // [kSlices, batch, channels] each
+  Moments<A>* moments;                          // [batch, groups, kSlices]
+  A *centre, *scale, *offset, *first, *second;  // [batch, channels] each
+  A *sums, *products;                           // [kSlices, batch, channels] each
 
   __host__ __device__ static int64_t size(const GroupNormShape& s) {
     return 3 * s.batch * s.groups * kSlices + (5 + 2 * kSlices) * s.batch * s.channels;
@@ -69,14 +72,15 @@ struct Scratch {
   }
 };
 
-// One block: one slice of one group. Each thread sums about the first value it sees, which keeps inputs far from zero
-// exact; threads are joined in a fixed tree.
+// One block: one slice of one group. Each thread sums about the first value it sees, which keeps
+// inputs far from zero exact; threads are joined in a fixed tree.
 template <typename T, typename A>
 __global__ void group_moments(Layout layout, const T* __restrict__ x, Moments<A>* moments) {
   const GroupNormShape& s = layout.shape;
   const int64_t image = blockIdx.x / s.groups, group = blockIdx.x % s.groups;
   const int64_t begin = layout.slice_begin(blockIdx.y), end = layout.slice_begin(blockIdx.y + 1);
-  // An image holds fewer than 2^31 values (the caller checks): 32-bit division is several times faster.
+  // An image holds fewer than 2^31 values (the caller checks): 32-bit division is several times
+  // faster.
   const uint32_t channels = layout.per_group(), pixels = end - begin;
   A shift = 0, sum = 0, square = 0;
   uint32_t count = 0;
@@ -107,8 +111,8 @@ __global__ void group_moments(Layout layout, const T* __restrict__ x, Moments<A>
   }
 }
 
-// One thread: one channel of one image. Writes z = (x - centre) * scale + offset; offset makes up for the rounding of
-// centre.
+// One thread: one channel of one image. Writes z = (x - centre) * scale + offset; offset makes up
+// for the rounding of centre.
 template <typename A>
 __global__ void forward_constants(Layout layout, const Moments<A>* moments,
                                   const A* __restrict__ weight, const A* __restrict__ bias,
@@ -175,7 +179,8 @@ __device__ inline uint32_t channel_of(const Layout& layout, uint32_t i) {
                                     : i / static_cast<uint32_t>(layout.shape.pixels);
 }
 
-// One thread: kCount values side by side (`blocks` blocks to an image), in one channel (contiguous) or one pixel (channels_last).
+// One thread: kCount values side by side (`blocks` blocks to an image), in one channel (contiguous)
+// or one pixel (channels_last).
 template <typename T, typename A, int kCount, bool kSilu>
 __global__ void normalise(Layout layout, unsigned blocks, const T* __restrict__ x,
                           Scratch<A> constants, T* __restrict__ y) {
@@ -191,16 +196,16 @@ __global__ void normalise(Layout layout, unsigned blocks, const T* __restrict__ 
 #pragma unroll
     for (int j = 0; j < kCount; ++j) {
       const int64_t k = c + j * step;
-      const A z = (load(from.values[j]) - constants.centre[k]) * constants.scale[k] +
-                  constants.offset[k];
+      const A z =
+          (load(from.values[j]) - constants.centre[k]) * constants.scale[k] + constants.offset[k];
       store(to.values[j], kSilu ? z * sigmoid(z) : z);
     }
     *reinterpret_cast<P*>(y + image * size + i) = to;
   }
 }
 
-// One block: one slice of one image, and one channel (contiguous) or 32 (channels_last, so that a warp reads whole
-// lines). Sums of dz and dz (x - mean).
+// One block: one slice of one image, and one channel (contiguous) or 32 (channels_last, so that a
+// warp reads whole lines). Sums of dz and dz (x - mean).
 template <typename T, typename A, bool kSilu>
 __global__ void channel_sums(Layout layout, const T* __restrict__ grad, const T* __restrict__ x,
                              Scratch<A> scratch) {
@@ -248,11 +253,11 @@ __global__ void channel_sums(Layout layout, const T* __restrict__ grad, const T*
   }
 }
 
-// One block: one group of one image. Joins the slices (the result stays in slice 0) and writes what the gradient of x
-// subtracts: grad_x = dz scale - first - (x - mean) second.
+// One block: one group of one image. Joins the slices (the result stays in slice 0) and writes what
+// the gradient of x subtracts: grad_x = dz scale - first - (x - mean) second.
 template <typename A>
-__global__ void group_means(Layout layout, const A* __restrict__ weight,
-                            const A* __restrict__ rstd, Scratch<A> scratch) {
+__global__ void group_means(Layout layout, const A* __restrict__ weight, const A* __restrict__ rstd,
+                            Scratch<A> scratch) {
   const GroupNormShape& s = layout.shape;
   const int64_t image = blockIdx.x / s.groups, group = blockIdx.x % s.groups;
   const int64_t channels = layout.per_group(), planes = s.batch * s.channels;
@@ -335,7 +340,9 @@ __global__ void affine_gradient(Layout layout, const A* __restrict__ rstd, Scrat
   }
 }
 
-unsigned blocks_for(int64_t work) { return static_cast<unsigned>((work + kThreads - 1) / kThreads); }
+unsigned blocks_for(int64_t work) {
+  return static_cast<unsigned>((work + kThreads - 1) / kThreads);
+}
 
 // Whether a whole pack of values always shares a row of the layout.
 template <typename T>

@@ -30,7 +30,8 @@ std::tuple<Tensor, Tensor, Tensor> backward_meta(const Tensor& grad, const Tenso
   check_group_norm_silu_backward(grad, x, weight, bias, mean, rstd, groups);
   return {wanted[0] ? at::empty_symint(x.sym_sizes(), x.options(), x.suggest_memory_format())
                     : Tensor(),
-          wanted[1] ? at::empty_like(weight) : Tensor(), wanted[2] ? at::empty_like(bias) : Tensor()};
+          wanted[1] ? at::empty_like(weight) : Tensor(),
+          wanted[2] ? at::empty_like(bias) : Tensor()};
 }
 
 }  // namespace

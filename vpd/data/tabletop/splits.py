@@ -122,6 +122,9 @@ class TabletopSplit:
         self.depths_mm = ChunkedArray(paths["depths_mm"], count) if depth else None
         self._rows = functools.lru_cache(maxsize=None)(self._read_rows)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TabletopSplit, (self.name, self.folder, len(self), self.depths_mm is not None)
+
     def __len__(self) -> int:
         return len(self.seeds)
 
