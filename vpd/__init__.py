@@ -25,8 +25,10 @@ _PUBLIC = {
     "save_weights": "vpd.weights",
     "from_diffusers": "vpd.weights",
     "tokenize": "vpd.tokens",
+    "ReferConfig": "vpd.tasks.refer",
+    "ReferDecoderConfig": "vpd.models.refer_decoder",
 }
-_MODULES = ("data", "diffusion", "losses", "metrics", "nn", "ops", "viz")
+_MODULES = ("data", "diffusion", "losses", "metrics", "nn", "ops", "tokens", "viz", "weights")
 
 __version__ = "0.1.0"
 __all__ = [*_PUBLIC, *_MODULES, "__version__"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -51,7 +52,7 @@ def make_phrases(split: tabletop.TabletopSplit, scenes: int, length: int) -> Phr
             and sum(v.color == o.color and v.shape == o.shape for v in visible) == 1
         ]
         rng.shuffle(unique)
-        instances = torch.from_numpy(split.instances[index])
+        instances = torch.from_numpy(np.array(split.instances[index]))
         for number, o in unique[:2]:
             rows.append((index, f"a {o.color} {o.shape}", instances == number))
     words: dict[str, list[tuple[int, ...]]] = {"color": [], "shape": []}

@@ -1,0 +1,219 @@
+"""Pre-training and referring training at toy scale: they run end to end, and an interrupted run equals an uninterrupted one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+import vpd
+from vpd.models.autoencoder import AutoencoderConfig
+from vpd.models.clip_text import CLIPTextConfig
+from vpd.models.unet import UNetConfig
+from vpd.protocol import NoiseSpec
+from vpd.tasks.foundation import FoundationConfig
+
+pytest.importorskip("lightning")
+from vpd.train.denoiser import DenoiserStage
+from vpd.train.loop import LoopConfig, step_generator
+from vpd.train.pretrain import PretrainConfig, pretrain
+from vpd.train.refer import ReferData, ReferTrainConfig, build, train
+from vpd.train.vae import VAEStage
+
+TOY = FoundationConfig(
+    unet=UNetConfig(
+        model_channels=8, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(2,),
+        num_heads=2, context_dim=16, norm_groups=4,
+    ),
+    vae=AutoencoderConfig(ch=8, ch_mult=(1, 1, 1), num_res_blocks=1, norm_groups=4, mid_attention=False),
+    text=CLIPTextConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+    ),
+    image_size=128,
+    token_length=64,
+)  # fmt: skip
+
+
+def loop(**changes) -> LoopConfig:
+    fields = {"steps": 4, "batch": 2, "val_every": 100, "checkpoint_every": 2, "log_every": 1, "precision": "32"}
+    return LoopConfig(**{**fields, **changes})
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("scenes"))
+
+
+def toy_pretraining(out, cache) -> PretrainConfig:
+    return PretrainConfig(
+        out=str(out), model=TOY, scenes=6, captions_per_scene=2, cache_dir=cache, workers=1, progress=False,
+        vae=VAEStage(loop=loop()), denoiser=DenoiserStage(loop=loop(ema=0.5), val_scenes=4),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def small_val(request):
+    """Splits of a few scenes instead of hundreds."""
+    from vpd.data import tabletop
+
+    patch = pytest.MonkeyPatch()
+    whole = tabletop.load_split
+
+    def few(name, cache_dir=None, workers=None, limit=None, **options):
+        return whole(name, cache_dir, 1, limit or 6, **options)
+
+    patch.setattr(tabletop, "load_split", few)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def foundation(tmp_path_factory, cache, small_val):
+    out = tmp_path_factory.mktemp("pretrain")
+    metrics = pretrain(toy_pretraining(out, cache))
+    return out, metrics
+
+
+def test_pretraining_writes_a_model_that_loads(foundation):
+    out, metrics = foundation
+    model = vpd.load(out / "model")
+    assert {"psnr", "loss/t500", "rise/t500", "pointing/color"} <= set(metrics)
+    card = json.loads((out / "model" / "config.json").read_text())["card"]
+    assert card["data"]["scenes"] == 6
+    latents = torch.load(out / "vae" / "last.ckpt", weights_only=True)
+    assert latents["global_step"] == 4
+    # Latents are scaled to unit variance.
+    state = vpd.weights.read_state_dict(out / "vae" / "latents.safetensors")[0]
+    assert abs(float(state["train"].float().std()) * model.config.scale_factor - 1) < 0.01
+
+
+def test_a_finished_run_is_not_repeated_and_another_config_is_refused(foundation, cache):
+    out, _ = foundation
+    before = (out / "denoiser" / "weights.safetensors").stat().st_mtime_ns
+    pretrain(toy_pretraining(out, cache))
+    assert (out / "denoiser" / "weights.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(ValueError, match="another config"):
+        pretrain(replace(toy_pretraining(out, cache), seed=1))
+
+
+def fails_at_step_3(step):
+    """A training step that dies after the checkpoint of step 2."""
+
+    def failing(self, batch):
+        if self.global_step == 3:
+            raise RuntimeError("power cut")
+        return step(self, batch)
+
+    return failing
+
+
+def test_interrupted_pretraining_equals_uninterrupted(foundation, cache, tmp_path, monkeypatch):
+    whole, _ = foundation
+    from vpd.train import denoiser, vae
+
+    for module, name in ((vae, "VAETraining"), (denoiser, "DenoiserTraining")):
+        cls = getattr(module, name)
+        step = cls.training_step
+        monkeypatch.setattr(cls, "training_step", fails_at_step_3(step))
+        with pytest.raises(RuntimeError, match="power cut"):
+            pretrain(toy_pretraining(tmp_path, cache))
+        monkeypatch.setattr(cls, "training_step", step)
+        if name == "VAETraining":
+            pretrain(toy_pretraining(tmp_path, cache), "vae")
+    pretrain(toy_pretraining(tmp_path, cache))
+    a = vpd.weights.read_state_dict(whole / "model" / "model.safetensors")[0]
+    b = vpd.weights.read_state_dict(tmp_path / "model" / "model.safetensors")[0]
+    assert a.keys() == b.keys()
+    for key in a:
+        torch.testing.assert_close(a[key], b[key], rtol=1e-3, atol=1e-4, msg=key)
+
+
+def toy_refer(out, foundation, cache, **changes) -> ReferTrainConfig:
+    fields = {
+        "out": str(out), "foundation": str(foundation / "model"), "loop": loop(ema=0.5),
+        "data": ReferData(split="train", limit=4, cache_dir=cache, workers=1, val_limit=2),
+        "hidden": 8, "attention": (2,), "progress": False,
+    }  # fmt: skip
+    return ReferTrainConfig(**{**fields, **changes})
+
+
+def test_referring_training_writes_a_model_that_segments(foundation, cache, tmp_path):
+    folder, _ = foundation
+    metrics = train(toy_refer(tmp_path, folder, cache))
+    assert {"oIoU", "P@0.5", "pick", "text_blind/oIoU", "floor/random"} <= set(metrics)
+    model = vpd.load(tmp_path / "model")
+    result = model(torch.rand(3, 50, 70), "the small red cube")
+    assert result.mask.shape == (50, 70)
+    # The U-Net was fine-tuned, the autoencoder and the text encoder were not.
+    base = vpd.load(folder / "model")
+    assert not torch.equal(model.unet.get_parameter("input_blocks.0.0.weight"),
+                           base.unet.get_parameter("input_blocks.0.0.weight"))  # fmt: skip
+    name = "encoder.conv_in.weight"
+    assert torch.equal(model.vae.get_parameter(name), base.vae.get_parameter(name))
+
+
+def test_frozen_and_random_u_nets(foundation, cache, tmp_path):
+    folder, _ = foundation
+    config = toy_refer(tmp_path, folder, cache, freeze="unet")
+    start = build(config)
+    train(config)
+    end = vpd.load(tmp_path / "model")
+    name = "input_blocks.0.0.weight"
+    torch.testing.assert_close(end.unet.get_parameter(name), start.unet.get_parameter(name).half().float())
+    random = build(replace(config, unet_init="random"))
+    assert not torch.equal(random.unet.get_parameter(name), start.unet.get_parameter(name))
+
+
+def test_interrupted_referring_training_equals_uninterrupted(foundation, cache, tmp_path, monkeypatch):
+    from vpd.train.refer import ReferTraining
+
+    folder, _ = foundation
+    train(toy_refer(tmp_path / "whole", folder, cache))
+    step = ReferTraining.training_step
+    monkeypatch.setattr(ReferTraining, "training_step", fails_at_step_3(step))
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(toy_refer(tmp_path / "parts", folder, cache))
+    monkeypatch.setattr(ReferTraining, "training_step", step)
+    train(toy_refer(tmp_path / "parts", folder, cache))
+    a = vpd.weights.read_state_dict(tmp_path / "whole" / "model" / "model.safetensors")[0]
+    b = vpd.weights.read_state_dict(tmp_path / "parts" / "model" / "model.safetensors")[0]
+    for key in a:
+        torch.testing.assert_close(a[key], b[key], rtol=1e-3, atol=1e-4, msg=key)
+
+
+def test_an_epoch_visits_every_object_once(foundation, cache):
+    from vpd.data import tabletop
+    from vpd.train.refer_table import ReferTable, tabletop_refs
+
+    folder, _ = foundation
+    model = build(toy_refer("unused", folder, cache))
+    split = tabletop.load_split("train", cache, limit=4, progress=False)
+    refs = list(tabletop_refs(split))
+    table = ReferTable(model, list(split.images[:]), refs, batch=1, seed=3)
+    seen = []
+    for step in range(table.steps_per_epoch):
+        batch = table.draw(step)
+        again = table.draw(step)
+        assert torch.equal(batch.masks, again.masks)
+        assert torch.equal(batch.ids, again.ids)
+        seen += [i for i, ref in enumerate(refs) if torch.equal(batch.masks[0], torch.from_numpy(ref.mask).long())]
+    assert sorted(seen) == list(range(len(refs)))
+
+
+def test_fresh_noise_cannot_be_trained_from_encoded_images(foundation, cache):
+    from vpd.train.refer_table import ReferTable
+
+    folder, _ = foundation
+    noise = NoiseSpec.preset("latent_match", noise_t=100, seed=None)
+    model = build(toy_refer("unused", folder, cache, noise=noise))
+    with pytest.raises(ValueError, match="needs a seed"):
+        ReferTable(model, [], [], batch=1, seed=0)
+
+
+def test_randomness_depends_on_seed_and_step_only():
+    a = torch.rand(3, generator=step_generator(1, 5))
+    assert torch.equal(a, torch.rand(3, generator=step_generator(1, 5)))
+    assert not torch.equal(a, torch.rand(3, generator=step_generator(1, 6)))
+    assert not torch.equal(a, torch.rand(3, generator=step_generator(2, 5)))
