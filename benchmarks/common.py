@@ -14,7 +14,9 @@ import torch
 def machine() -> dict[str, Any]:
     """Processor, threads and versions a figure was taken with."""
     model = platform.processor()
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if os.path.exists("/proc/cpuinfo") else []:
+    for line in (
+        Path("/proc/cpuinfo").read_text().splitlines() if os.path.exists("/proc/cpuinfo") else []
+    ):
         if line.startswith("model name"):
             model = line.split(":", 1)[1].strip()
             break

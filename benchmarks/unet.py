@@ -1,10 +1,10 @@
-"""Full-size U-Net (Stable Diffusion v1.5's shape, random weights): vpd against diffusers, time and memory.
+"""Full-size U-Net (Stable Diffusion v1.5's shape, random weights): vpd against diffusers.
 
     python benchmarks/unet.py [--quick] [--json] [--size 512] [--dtype float32] [--runs 3]
 
-One forward at one image, 77 tokens, attention maps on (vpd; diffusers has none), no gradient. Results are compared first.
-Times: minima of alternating runs in one process. Memory: a fresh process each, peak resident memory during a forward minus
-resident memory with the weights touched.
+One forward at one image, 77 tokens, attention maps on (vpd; diffusers has none), no gradient.
+Results are compared first. Times: minima of alternating runs in one process. Memory: a fresh
+process each, peak resident memory during a forward minus resident memory with the weights touched.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from common import check, machine, peak_rss, report, reset_peak_rss, rss
 
+import vpd
+from vpd.nn import channels_last
+
 
 def build(kind: str, dtype: torch.dtype, quick: bool) -> torch.nn.Module:
-    """A network with weights of realistic size; on the meta device first, so that nothing is initialised twice."""
+    """A network with weights of realistic size; on the meta device first, so that nothing is
+    initialised twice."""
     width = 64 if quick else 320
     with torch.device("meta"):
         if kind == "vpd":
-            import vpd
-
             net = vpd.UNet(vpd.UNetConfig(model_channels=width))
         else:
             from diffusers import UNet2DConditionModel
@@ -45,7 +47,7 @@ def build(kind: str, dtype: torch.dtype, quick: bool) -> torch.nn.Module:
             p.normal_(0, 0.7 * p[0].numel() ** -0.5, generator=generator)
         else:
             p.fill_(1.0 if name.endswith("weight") else 0.0)
-    return net.to(memory_format=torch.channels_last) if kind == "vpd" else net
+    return channels_last(net) if kind == "vpd" else net
 
 
 def inputs(size: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
@@ -58,8 +60,6 @@ def inputs(size: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
 def forward(kind: str, net: torch.nn.Module, latents: torch.Tensor, context: torch.Tensor):
     with torch.no_grad():
         if kind == "vpd":
-            import vpd
-
             out = net(latents, 1, context, taps=vpd.Taps(noise=True))
             out.pyramid()
             return out.noise
@@ -79,7 +79,16 @@ def measure_memory(kind: str, size: int, dtype: torch.dtype, quick: bool) -> Non
 
 
 def memory(kind: str, args: argparse.Namespace) -> float:
-    command = [sys.executable, __file__, "--memory-of", kind, "--size", str(args.size), "--dtype", args.dtype]
+    command = [
+        sys.executable,
+        __file__,
+        "--memory-of",
+        kind,
+        "--size",
+        str(args.size),
+        "--dtype",
+        args.dtype,
+    ]
     if args.quick:
         command.append("--quick")
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ)
@@ -101,17 +110,17 @@ def main() -> None:
         return
     peaks = {kind: memory(kind, args) for kind in ("vpd", "diffusers")}
 
-    import vpd
-
     twin = build("diffusers", dtype, args.quick)
     with torch.device("meta"):
         net = vpd.UNet(vpd.UNetConfig(model_channels=64 if args.quick else 320))
     net = net.to(dtype).to_empty(device="cpu").eval().requires_grad_(False)
     vpd.load_weights(net, twin.state_dict())
-    net.to(memory_format=torch.channels_last)  # as vpd.load leaves it
+    channels_last(net)  # as vpd.load leaves it
     latents, context = inputs(args.size, dtype)
     nets = {"vpd": net, "diffusers": twin}
-    results = {kind: forward(kind, n, latents, context).float() for kind, n in nets.items()}  # also the warm-up
+    results = {
+        kind: forward(kind, n, latents, context).float() for kind, n in nets.items()
+    }  # also the warm-up
     error = float((results["vpd"] - results["diffusers"]).abs().max() / results["diffusers"].std())
     seconds: dict[str, list[float]] = {"vpd": [], "diffusers": []}
     for _ in range(args.runs):
@@ -126,13 +135,22 @@ def main() -> None:
             "benchmark": "unet",
             "command": "python benchmarks/unet.py " + " ".join(sys.argv[1:]),
             "machine": machine(),
-            "config": {"size": args.size, "dtype": args.dtype, "quick": args.quick, "runs": args.runs},
+            "config": {
+                "size": args.size,
+                "dtype": args.dtype,
+                "quick": args.quick,
+                "runs": args.runs,
+            },
             "seconds": seconds,
             "peak_mib_above_weights": peaks,
             "checks": [
                 check("largest difference / std of the output", error, tolerance),
                 check("time, vpd / diffusers", best["vpd"] / best["diffusers"], 1.0),
-                check("peak memory above the weights, vpd / diffusers", peaks["vpd"] / peaks["diffusers"], 1.0),
+                check(
+                    "peak memory above the weights, vpd / diffusers",
+                    peaks["vpd"] / peaks["diffusers"],
+                    1.0,
+                ),
             ],
         },
         args.json,

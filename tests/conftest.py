@@ -9,7 +9,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from helpers import Golden, load_golden  # noqa: E402
+from helpers import Golden, load_golden
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,8 @@ def _fixed_seed():
 
 @pytest.fixture
 def golden(request) -> Golden:
-    """``@pytest.mark.parametrize("golden", ["ldm_unet"], indirect=True)``, or call ``load_golden``."""
+    """``@pytest.mark.parametrize("golden", ["ldm_unet"], indirect=True)``, or call
+    ``load_golden``."""
     return load_golden(request.param)
 
 

@@ -26,9 +26,7 @@ def decoder() -> vpd.ReferDecoder:
 
 
 def pyramid(batch: int = 3) -> list[torch.Tensor]:
-    return [
-        torch.randn(batch, c, s, s) for c, s in zip((4, 5, 6, 7), (16, 8, 4, 2), strict=True)
-    ]
+    return [torch.randn(batch, c, s, s) for c, s in zip((4, 5, 6, 7), (16, 8, 4, 2), strict=True)]
 
 
 def unet() -> vpd.UNet:
@@ -44,7 +42,11 @@ def unet() -> vpd.UNet:
     return net
 
 
-INPUTS = (torch.linspace(-1, 1, 4 * 16).view(1, 4, 4, 4), 3, torch.linspace(-1, 1, 30).view(1, 5, 6))
+INPUTS = (
+    torch.linspace(-1, 1, 4 * 16).view(1, 4, 4, 4),
+    3,
+    torch.linspace(-1, 1, 30).view(1, 5, 6),
+)
 TAPS = vpd.Taps(noise=True, attention=(1, 2))
 
 
@@ -78,12 +80,23 @@ def test_state_dict_round_trip_and_independence_of_copies():
 
 
 def test_initial_weights_follow_the_generator_and_the_originals_distributions():
-    config = vpd.UNetConfig(model_channels=32, channel_mult=(1, 2), num_res_blocks=1, context_dim=16, norm_groups=8, num_heads=4)
+    config = vpd.UNetConfig(
+        model_channels=32,
+        channel_mult=(1, 2),
+        num_res_blocks=1,
+        context_dim=16,
+        norm_groups=8,
+        num_heads=4,
+    )
     a, b = (vpd.UNet(config, generator=torch.Generator().manual_seed(5)) for _ in range(2))
     for (name, p), (_, q) in zip(a.named_parameters(), b.named_parameters(), strict=True):
         assert torch.equal(p, q), name
     # zero_module of the original
-    for name in ("out.2.weight", "input_blocks.1.0.out_layers.3.weight", "middle_block.1.proj_out.weight"):
+    for name in (
+        "out.2.weight",
+        "input_blocks.1.0.out_layers.3.weight",
+        "middle_block.1.proj_out.weight",
+    ):
         assert not a.get_parameter(name).any(), name
     # PyTorch's default elsewhere: U(-1/sqrt(fan_in), 1/sqrt(fan_in))
     twin = nn.Conv2d(32, 64, 3)
@@ -97,7 +110,9 @@ def test_functional_call_replaces_parameters():
     net = unet()
     changed = {"out.2.bias": torch.ones(4)}
     got = functional_call(net, changed, INPUTS, {"taps": TAPS}).noise
-    assert torch.allclose(got, noise(net) - net.get_parameter("out.2.bias").view(1, 4, 1, 1) + 1, atol=1e-6)
+    assert torch.allclose(
+        got, noise(net) - net.get_parameter("out.2.bias").view(1, 4, 1, 1) + 1, atol=1e-6
+    )
 
 
 class LowRank(nn.Module):
@@ -183,7 +198,8 @@ def test_base_class_says_what_to_use():
 
 
 def _worker(rank: int, path: str, kind: str) -> None:
-    """One of two gloo processes: trains on its half of the batch and compares with the whole batch in one process."""
+    """One of two gloo processes: trains on its half of the batch and compares with the whole batch
+    in one process."""
     import torch.distributed as dist
 
     torch.set_num_threads(1)

@@ -15,7 +15,8 @@ def from_dict(cls: type[T], data: Any, where: str = "") -> T:
     """Builds the dataclass ``cls`` from nested dicts and lists, as JSON or YAML give them.
 
     Raises:
-        ValueError: A key that ``cls`` does not have (with the nearest one as a suggestion), or not a mapping at all.
+        ValueError: A key that ``cls`` does not have (with the nearest one as a suggestion), or not
+            a mapping at all.
     """
     where = where or cls.__name__
     if not isinstance(data, dict):

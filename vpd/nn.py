@@ -8,20 +8,34 @@ import torch
 from torch import Tensor, nn
 
 Config = TypeVar("Config")
+Net = TypeVar("Net", bound=nn.Module)
+
+
+def channels_last(module: Net) -> Net:
+    """Puts convolution kernels, in place, into the memory format the core works in.
+
+    With contiguous kernels every call reorders them first. Freshly built networks have contiguous
+    ones, which FSDP2 asks for; :func:`vpd.load` and the training loops call this.
+    """
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 class CoreModule(nn.Module, Generic[Config]):
     """An ``nn.Module`` around a network of the C++ core.
 
-    The core network owns no tensor: it has a table of names, shapes and initialisers. This class registers an
-    ``nn.Parameter`` (or a buffer) for each row under its dotted name, in plain ``nn.Module`` containers, and hands the
-    tensors over at each call. So optimisers, ``state_dict``, ``deepcopy``, pickling, ``functional_call``,
-    parametrisations, autocast, ``.to()``, ``utils.checkpoint``, DDP and FSDP2 work as with any other module.
+    The core network owns no tensor: it has a table of names, shapes and initialisers. This class
+    registers an
+    ``nn.Parameter`` (or a buffer) for each row under its dotted name, in plain ``nn.Module``
+    containers, and hands the tensors over at each call. So optimisers, ``state_dict``,
+    ``deepcopy``, pickling, ``functional_call``, parametrisations, autocast, ``.to()``,
+    ``utils.checkpoint``, DDP and FSDP2 work as with any other module.
 
     Args:
         config: Dataclass the network was described with; kept as ``self.config``.
-        generator: Source of the initial weights; PyTorch's default generator if None. Device and dtype follow
-            ``torch.set_default_device`` / ``torch.device(...)`` contexts and ``torch.set_default_dtype``.
+        generator: Source of the initial weights; PyTorch's default generator if None. Device and
+            dtype follow
+            ``torch.set_default_device`` / ``torch.device(...)`` contexts and
+            ``torch.set_default_dtype``.
     """
 
     config: Config
@@ -60,7 +74,8 @@ class CoreModule(nn.Module, Generic[Config]):
     def core_tensors(self) -> list[Tensor]:
         """Every parameter and buffer in table order, as the core expects them at a call.
 
-        Read through ``getattr``: a parametrised weight is computed here, a functionally replaced one is found here.
+        Read through ``getattr``: a parametrised weight is computed here, a functionally replaced
+        one is found here.
         """
         if self._slots is None:
             self._slots = [self._container(name) for name, _, _ in self._core.table()]
@@ -71,5 +86,5 @@ class CoreModule(nn.Module, Generic[Config]):
         return {**self.__dict__, "_core": None, "_slots": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._core = self._build(self.config)

@@ -18,7 +18,8 @@ def image_key(pixels: Tensor) -> str:
 
 
 def draw_noise(like: Tensor, spec: NoiseSpec, keys: Sequence[str]) -> Tensor:
-    """Standard normal noise of ``like``'s shape [I, ...]: one draw per (seed, key), independent of the timestep.
+    """Standard normal noise of ``like``'s shape [I, ...]: one draw per (seed, key), independent of
+    the timestep.
 
     Drawn on the CPU in float32, so that every device sees the same.
     """
@@ -31,14 +32,17 @@ def draw_noise(like: Tensor, spec: NoiseSpec, keys: Sequence[str]) -> Tensor:
         name = key if spec.noise_key == "image" else "shared"
         digest = hashlib.sha256(f"{spec.seed}/{name}".encode()).digest()
         # ODISE's shared noise is torch's own stream of the plain seed.
-        seed = spec.seed if spec.noise_key == "shared" else int.from_bytes(digest[:8], "little") >> 1
+        seed = (
+            spec.seed if spec.noise_key == "shared" else int.from_bytes(digest[:8], "little") >> 1
+        )
         generator = torch.Generator().manual_seed(seed)
         rows.append(torch.randn(like.shape[1:], generator=generator))
     return torch.stack(rows).to(like)
 
 
 def add_noise_to_pixels(image: Tensor, spec: NoiseSpec, keys: Sequence[str] | None) -> Tensor:
-    """``sqrt(alpha_bar) x + sqrt(1 - alpha_bar) eps`` on an image in [-1, 1], if the protocol puts noise there."""
+    """``sqrt(alpha_bar) x + sqrt(1 - alpha_bar) eps`` on an image in [-1, 1], if the protocol puts
+    noise there."""
     if spec.noise_space != "pixel" or not spec.adds_noise:
         return image
     return _diffuse(image, spec, keys)
@@ -47,9 +51,11 @@ def add_noise_to_pixels(image: Tensor, spec: NoiseSpec, keys: Sequence[str] | No
 def add_noise_to_latents(
     latents: Tensor, spec: NoiseSpec, scale_factor: float, keys: Sequence[str] | None
 ) -> Tensor:
-    """Noise on unscaled latents, defined where the diffusion model was trained: scaled by ``scale_factor``, diffused, scaled back.
+    """Noise on unscaled latents, defined where the diffusion model was trained: scaled by
+    ``scale_factor``, diffused, scaled back.
 
-    So the signal-to-noise ratio of a timestep is the same whatever ``latent_scale`` the U-Net is fed with.
+    So the signal-to-noise ratio of a timestep is the same whatever ``latent_scale`` the U-Net is
+    fed with.
     """
     if spec.noise_space != "latent" or not spec.adds_noise:
         return latents

@@ -1,4 +1,5 @@
-"""The noise protocol of a forward pass, as data: saved with every checkpoint, cache entry and result."""
+"""The noise protocol of a forward pass, as data: saved with every checkpoint, cache entry and
+result."""
 
 from __future__ import annotations
 
@@ -14,24 +15,28 @@ __all__ = ["PRESETS", "NoiseSpec"]
 class NoiseSpec:
     """Where noise is added to the input, and what the U-Net is told about it.
 
-    Defaults are the preset ``vpd-2023``: what the released VPD code does in every task (no noise, step index 1, latents not
+    Defaults are the preset ``vpd-2023``: what the released VPD code does in every task (no noise,
+    step index 1, latents not
     scaled, posterior mode).
     """
 
     noise_space: Literal["none", "pixel", "latent"] = "none"
-    """Where noise is added, if at all: to the image in [-1, 1] before the autoencoder, or to the latent."""
+    """Where noise is added, if at all: to the image in [-1, 1] before the autoencoder, or to the
+    latent."""
     noise_t: int = 0
     """Training timestep 0..999 of that noise, never a scheduler index."""
     embed_t: int | Literal["match"] = 1
     """Timestep told to the U-Net; ``match`` = noise_t."""
     latent_scale: float = 1.0
-    """What latents are multiplied with: 1.0 in VPD's code, 0.18215 in Stable Diffusion's training."""
+    """What latents are multiplied with: 1.0 in VPD's code, 0.18215 in Stable Diffusion's
+    training."""
     latent_mode: Literal["mode", "sample"] = "mode"
     """Mode of the autoencoder's posterior, or a sample from it."""
     t0_is_clean: bool = True
     """noise_t 0 means no noise at all (otherwise schedule index 0 adds sigma = 0.029)."""
     noise_key: Literal["image", "shared"] = "image"
-    """``image``: noise drawn per (seed, image), the same for every t; ``shared``: one noise for all."""
+    """``image``: noise drawn per (seed, image), the same for every t; ``shared``: one noise for
+    all."""
     seed: int | None = 0
     """None: fresh noise at every call."""
 
@@ -59,7 +64,8 @@ class NoiseSpec:
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> NoiseSpec:
-        """A named protocol (see ``PRESETS``), with fields changed: ``NoiseSpec.preset("latent_match", noise_t=100)``."""
+        """A named protocol (see ``PRESETS``), with fields changed:
+        ``NoiseSpec.preset("latent_match", noise_t=100)``."""
         if name not in PRESETS:
             raise ValueError(f"unknown noise protocol {name!r}; there are {', '.join(PRESETS)}")
         return replace(PRESETS[name], **changes)
@@ -99,5 +105,7 @@ PRESETS: dict[str, NoiseSpec] = {
         seed=42,
     ),
 }
-"""``vpd-2023``: the released VPD code. The five protocols of the timestep study: ``pixel`` (what its code did),
-``latent_match``, ``latent_fixed``, ``embed_only``, ``pixel_match``. ``odise``: ODISE's feature extraction."""
+"""``vpd-2023``: the released VPD code. The five protocols of the timestep study: ``pixel`` (what
+its code did),
+``latent_match``, ``latent_fixed``, ``embed_only``, ``pixel_match``. ``odise``: ODISE's feature
+extraction."""

@@ -15,7 +15,8 @@ using SpecTuple = std::tuple<std::string, std::vector<int64_t>, bool>;
 
 inline std::vector<SpecTuple> specs(const ParamTable& table) {
   std::vector<SpecTuple> rows;
-  for (const ParamSpec& spec : table.specs()) rows.emplace_back(spec.name, spec.shape, spec.is_buffer);
+  for (const ParamSpec& spec : table.specs())
+    rows.emplace_back(spec.name, spec.shape, spec.is_buffer);
   return rows;
 }
 

@@ -12,12 +12,20 @@ using models::UNetTaps;
 
 void bind_unet(py::module_& module) {
   py::class_<UNetTaps>(module, "UNetTaps")
-      .def(py::init([](bool noise, bool features, std::vector<int64_t> attention, std::string selector,
-                       bool map_grad, bool per_head, std::vector<std::string> layers,
-                       std::vector<int64_t> tokens, std::vector<std::string> block_inputs,
+      .def(py::init([](bool noise, bool features, std::vector<int64_t> attention,
+                       std::string selector, bool map_grad, bool per_head,
+                       std::vector<std::string> layers, std::vector<int64_t> tokens,
+                       std::vector<std::string> block_inputs,
                        std::vector<std::string> block_outputs) {
-             return UNetTaps{noise, features, std::move(attention), std::move(selector), map_grad, per_head,
-                             std::move(layers), std::move(tokens), std::move(block_inputs),
+             return UNetTaps{noise,
+                             features,
+                             std::move(attention),
+                             std::move(selector),
+                             map_grad,
+                             per_head,
+                             std::move(layers),
+                             std::move(tokens),
+                             std::move(block_inputs),
                              std::move(block_outputs)};
            }),
            py::kw_only(), py::arg("noise"), py::arg("features"), py::arg("attention"),
@@ -35,10 +43,10 @@ void bind_unet(py::module_& module) {
                       std::vector<int64_t> channel_mult, int64_t num_res_blocks,
                       std::vector<int64_t> attention_resolutions, int64_t num_heads,
                       int64_t transformer_depth, int64_t context_dim, int64_t norm_groups) {
-            return std::make_unique<UNet>(UNetConfig{
-                in_channels, out_channels, model_channels, std::move(channel_mult), num_res_blocks,
-                std::move(attention_resolutions), num_heads, transformer_depth, context_dim,
-                norm_groups});
+            return std::make_unique<UNet>(UNetConfig{in_channels, out_channels, model_channels,
+                                                     std::move(channel_mult), num_res_blocks,
+                                                     std::move(attention_resolutions), num_heads,
+                                                     transformer_depth, context_dim, norm_groups});
           }),
           py::kw_only(), py::arg("in_channels"), py::arg("out_channels"), py::arg("model_channels"),
           py::arg("channel_mult"), py::arg("num_res_blocks"), py::arg("attention_resolutions"),
@@ -47,7 +55,8 @@ void bind_unet(py::module_& module) {
   with_table(net);
   net.def("attention_layers", [](const UNet& self) {
     std::vector<std::tuple<std::string, std::string, int64_t>> rows;
-    for (const auto& layer : self.attention_layers()) rows.emplace_back(layer.name, layer.place, layer.stride);
+    for (const auto& layer : self.attention_layers())
+      rows.emplace_back(layer.name, layer.place, layer.stride);
     return rows;
   });
   net.def("feature_channels", &UNet::feature_channels);
@@ -59,7 +68,8 @@ void bind_unet(py::module_& module) {
          const UNetTaps& taps) {
         py::gil_scoped_release release;
         return self.forward(Params(self.table(), params),
-                            {latents, timesteps, context, image_index, context_mask, time_bias}, taps);
+                            {latents, timesteps, context, image_index, context_mask, time_bias},
+                            taps);
       },
       py::arg("params"), py::arg("latents"), py::arg("timesteps"), py::arg("context"),
       py::arg("image_index"), py::arg("context_mask"), py::arg("time_bias"), py::arg("taps"));

@@ -16,9 +16,9 @@ template <typename... Args>
 
 }  // namespace vpd
 
-#define VPD_CHECK(condition, ...)                    \
-  do {                                               \
-    if (!(condition)) [[unlikely]] {                 \
-      ::vpd::fail(__VA_ARGS__);                      \
-    }                                                \
+#define VPD_CHECK(condition, ...)    \
+  do {                               \
+    if (!(condition)) [[unlikely]] { \
+      ::vpd::fail(__VA_ARGS__);      \
+    }                                \
   } while (false)

@@ -54,8 +54,11 @@ Slot Scope::declare(std::string_view name, std::vector<int64_t> shape, Init init
 
 Slot Scope::buffer(std::string_view name, std::vector<int64_t> shape, Init init,
                    at::ScalarType dtype) const {
-  return table_->add(
-      {.name = join(name), .shape = std::move(shape), .init = init, .is_buffer = true, .dtype = dtype});
+  return table_->add({.name = join(name),
+                      .shape = std::move(shape),
+                      .init = init,
+                      .is_buffer = true,
+                      .dtype = dtype});
 }
 
 Params::Params(const ParamTable& table, at::TensorList tensors) : tensors_(tensors) {

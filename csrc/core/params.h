@@ -1,6 +1,7 @@
 #pragma once
-// Networks are pure functions of a parameter table. A layer declares its parameters when it is built, through a Scope, and
-// keeps the Slots; it receives the tensors when it is called, as Params, and holds none itself.
+// Networks are pure functions of a parameter table. A layer declares its parameters when it is
+// built, through a Scope, and keeps the Slots; it receives the tensors when it is called, as
+// Params, and holds none itself.
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
@@ -19,13 +20,15 @@ using at::Tensor;
 struct Init {
   enum class Kind { kConstant, kUniform, kNormal };
   Kind kind = Kind::kConstant;
-  double value = 0;   // kConstant: the value; kUniform: U(-value, value); kNormal: the standard deviation
+  double value =
+      0;  // kConstant: the value; kUniform: U(-value, value); kNormal: the standard deviation
   static Init zeros() { return {Kind::kConstant, 0}; }
   static Init ones() { return {Kind::kConstant, 1}; }
   static Init constant(double v) { return {Kind::kConstant, v}; }
   static Init uniform(double bound) { return {Kind::kUniform, bound}; }
   static Init normal(double std) { return {Kind::kNormal, std}; }
-  // PyTorch's default for linear and convolution weights and biases: kaiming_uniform(a = sqrt 5) = U(-1/sqrt(fan_in), ..).
+  // PyTorch's default for linear and convolution weights and biases: kaiming_uniform(a = sqrt 5) =
+  // U(-1/sqrt(fan_in), ..).
   static Init fan_in(int64_t fan_in);
 };
 
@@ -49,15 +52,17 @@ class Slot {
   size_t index_ = static_cast<size_t>(-1);
 };
 
-// The ordered list of everything a network owns; the order is the order of declaration and never changes.
+// The ordered list of everything a network owns; the order is the order of declaration and never
+// changes.
 class ParamTable {
  public:
   Slot add(ParamSpec spec);
   const std::vector<ParamSpec>& specs() const { return specs_; }
   size_t size() const { return specs_.size(); }
   // Fresh tensors in table order. On the meta device nothing is computed.
-  std::vector<Tensor> initialise(const at::Device& device, at::ScalarType dtype,
-                                 const std::optional<at::Generator>& generator = std::nullopt) const;
+  std::vector<Tensor> initialise(
+      const at::Device& device, at::ScalarType dtype,
+      const std::optional<at::Generator>& generator = std::nullopt) const;
 
  private:
   std::vector<ParamSpec> specs_;

@@ -83,9 +83,9 @@ Tensor CLIPTextLayer::attend(const Params& p, const Tensor& x,
     return t.unflatten(-1, {heads_, -1}).transpose(1, 2);
   };
   const Tensor q = split(q_proj_(p, x));
-  const Tensor out = ops::sdpa(q, split(k_proj_(p, x)), split(v_proj_(p, x)), mask,
-                               /*causal=*/!mask.has_value(),
-                               1.0 / std::sqrt(static_cast<double>(q.size(-1))));
+  const Tensor out =
+      ops::sdpa(q, split(k_proj_(p, x)), split(v_proj_(p, x)), mask,
+                /*causal=*/!mask.has_value(), 1.0 / std::sqrt(static_cast<double>(q.size(-1))));
   return out_proj_(p, out.transpose(1, 2).flatten(2));
 }
 

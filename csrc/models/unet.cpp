@@ -24,7 +24,8 @@ UNetConfig checked(UNetConfig config) {
   VPD_CHECK(!config.channel_mult.empty(), "UNetConfig: channel_mult must not be empty");
   VPD_CHECK(config.channel_mult.front() == 1,
             "UNetConfig: channel_mult must start with 1 (the output convolution takes "
-            "model_channels), got ", config.channel_mult.front());
+            "model_channels), got ",
+            config.channel_mult.front());
   VPD_CHECK(config.model_channels > 0 && config.model_channels % 2 == 0,
             "UNetConfig: model_channels must be a positive even number, got ",
             config.model_channels);
@@ -48,14 +49,16 @@ UNet::UNet(UNetConfig config)
                4 * config_.model_channels),
       time_out_(Scope(table_) / "time_embed" / 2, 4 * config_.model_channels,
                 4 * config_.model_channels),
-      // The vectors are filled here so that parameters are declared in the order of the original's modules.
+      // The vectors are filled here so that parameters are declared in the order of the original's
+      // modules.
       down_([this] {
         const Scope root(table_);
         const int64_t embedding = 4 * config_.model_channels, groups = config_.norm_groups;
         const int64_t levels = config_.channel_mult.size();
         std::vector<Block> blocks;
         const auto add = [&](int64_t level) -> Block& {
-          blocks.push_back({.name = "input_blocks." + std::to_string(blocks.size()), .level = level});
+          blocks.push_back(
+              {.name = "input_blocks." + std::to_string(blocks.size()), .level = level});
           return blocks.back();
         };
         const auto scope = [&] { return root / blocks.back().name; };
@@ -140,8 +143,9 @@ std::vector<AttentionLayer> UNet::attention_layers() const {
     for (const Block& block : blocks) {
       if (!block.transformer) continue;
       for (int64_t i = 0; i < config_.transformer_depth; ++i) {
-        layers.push_back({block.transformer_name() + ".transformer_blocks." + std::to_string(i) + ".attn2",
-                          place, int64_t{1} << block.level});
+        layers.push_back(
+            {block.transformer_name() + ".transformer_blocks." + std::to_string(i) + ".attn2",
+             place, int64_t{1} << block.level});
       }
     }
   };
@@ -168,9 +172,9 @@ void UNet::check_inputs(const UNetInputs& in) const {
   VPD_CHECK(in.latents.is_floating_point() && in.context.is_floating_point(),
             "unet: latents and context must be floating point, got ", in.latents.dtype(), " and ",
             in.context.dtype());
-  VPD_CHECK(in.context.dim() == 3 && in.context.size(2) == config_.context_dim &&
-                in.context.size(1) > 0,
-            "unet: context must be [B, N, ", config_.context_dim, "], got ", in.context.sizes());
+  VPD_CHECK(
+      in.context.dim() == 3 && in.context.size(2) == config_.context_dim && in.context.size(1) > 0,
+      "unet: context must be [B, N, ", config_.context_dim, "], got ", in.context.sizes());
   const int64_t images = in.latents.size(0), rows = in.context.size(0);
   if (in.image_index) {
     VPD_CHECK(in.image_index->dim() == 1 && in.image_index->size(0) == rows &&
@@ -181,8 +185,8 @@ void UNet::check_inputs(const UNetInputs& in) const {
     VPD_CHECK(images == rows || images == 1, "unet: ", images, " latents for ", rows,
               " rows of context need an image_index");
   }
-  VPD_CHECK(in.timesteps.dim() == 0 ||
-                (in.timesteps.dim() == 1 && (in.timesteps.size(0) == rows || in.timesteps.size(0) == 1)),
+  VPD_CHECK(in.timesteps.dim() == 0 || (in.timesteps.dim() == 1 && (in.timesteps.size(0) == rows ||
+                                                                    in.timesteps.size(0) == 1)),
             "unet: timesteps must be one number or [", rows, "], got ", in.timesteps.sizes());
   if (in.context_mask) {
     VPD_CHECK(in.context_mask->scalar_type() == at::kBool &&
@@ -200,7 +204,8 @@ void UNet::check_inputs(const UNetInputs& in) const {
 
 // [1 or B, 4 model_channels], through the SiLU that every residual block applies to it.
 Tensor UNet::embed_time(const Params& p, const UNetInputs& in) const {
-  const Tensor sinusoid = diffusion::timestep_embedding(in.timesteps.reshape({-1}), config_.model_channels);
+  const Tensor sinusoid =
+      diffusion::timestep_embedding(in.timesteps.reshape({-1}), config_.model_channels);
   Tensor embedding = time_out_(p, at::silu(time_in_(p, sinusoid.to(p[Slot(0)].scalar_type()))));
   if (in.time_bias) embedding = embedding + in.time_bias->to(embedding.scalar_type());
   return at::silu(embedding);
@@ -214,12 +219,13 @@ UNetOutput UNet::forward(const Params& p, const UNetInputs& in, const UNetTaps& 
   const Tensor context_states = in.context.to(dtype);
   const int64_t rows = in.context.size(0);
 
-  // One latent may serve several rows. While nothing depends on the row (same timestep, text not met yet) it is computed
-  // once per image; the first cross-attention repeats it.
+  // One latent may serve several rows. While nothing depends on the row (same timestep, text not
+  // met yet) it is computed once per image; the first cross-attention repeats it.
   Tensor h = nn::channels_last(in.latents.to(dtype));
   std::optional<Tensor> repeat;
   if (in.image_index || h.size(0) != rows) {
-    const Tensor index = in.image_index ? *in.image_index : at::zeros({rows}, in.context.options().dtype(at::kLong));
+    const Tensor index =
+        in.image_index ? *in.image_index : at::zeros({rows}, in.context.options().dtype(at::kLong));
     const bool shared = h.size(0) < rows && in.timesteps.numel() == 1 && !in.time_bias;
     if (shared) {
       repeat = index;
@@ -240,7 +246,8 @@ UNetOutput UNet::forward(const Params& p, const UNetInputs& in, const UNetTaps& 
       const auto wanted = plan.map_layers(block.transformer_name());
       std::vector<Tensor> layer_maps;
       h = (*block.transformer)(p, h, context, {!wanted.empty(), taps.per_head}, &layer_maps);
-      for (const auto& [depth, strides] : wanted) maps.add(layer_maps[depth], strides, int64_t{1} << block.level);
+      for (const auto& [depth, strides] : wanted)
+        maps.add(layer_maps[depth], strides, int64_t{1} << block.level);
     }
     if (block.res2) h = (*block.res2)(p, h, embedding);
     if (block.is_tap && taps.features) out.features.insert(out.features.begin(), h);

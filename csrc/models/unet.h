@@ -17,7 +17,8 @@ struct UNetConfig {
   int64_t model_channels = 320;
   std::vector<int64_t> channel_mult = {1, 2, 4, 4};
   int64_t num_res_blocks = 2;
-  std::vector<int64_t> attention_resolutions = {4, 2, 1};  // strides with transformers; the middle always has one
+  std::vector<int64_t> attention_resolutions = {
+      4, 2, 1};  // strides with transformers; the middle always has one
   int64_t num_heads = 8;
   int64_t transformer_depth = 1;
   int64_t context_dim = 768;
@@ -39,25 +40,26 @@ struct UNetTaps {
 };
 
 struct UNetInputs {
-  Tensor latents;                        // [I, C, h, w]
-  Tensor timesteps;                      // int64 or floating, [] or [B]
-  Tensor context;                        // [B, N, context_dim]
-  std::optional<Tensor> image_index;     // int64 [B]: the latent of each row
-  std::optional<Tensor> context_mask;    // bool [B, N], true = attend
-  std::optional<Tensor> time_bias;       // [B, 4 model_channels], added to the time embedding
+  Tensor latents;                      // [I, C, h, w]
+  Tensor timesteps;                    // int64 or floating, [] or [B]
+  Tensor context;                      // [B, N, context_dim]
+  std::optional<Tensor> image_index;   // int64 [B]: the latent of each row
+  std::optional<Tensor> context_mask;  // bool [B, N], true = attend
+  std::optional<Tensor> time_bias;     // [B, 4 model_channels], added to the time embedding
 };
 
 struct UNetOutput {
-  std::optional<Tensor> noise;          // [B, out_channels, h, w]
-  std::vector<Tensor> features;         // fine to coarse: level l is [B, C_l, h / 2^l, w / 2^l]
-  std::map<int64_t, Tensor> attention;  // stride -> [B, N, h/stride, w/stride] ([B, heads, N, ..] per head)
-  std::map<std::string, Tensor> blocks; // "output_blocks.5:input" -> tensor
+  std::optional<Tensor> noise;   // [B, out_channels, h, w]
+  std::vector<Tensor> features;  // fine to coarse: level l is [B, C_l, h / 2^l, w / 2^l]
+  std::map<int64_t, Tensor>
+      attention;  // stride -> [B, N, h/stride, w/stride] ([B, heads, N, ..] per head)
+  std::map<std::string, Tensor> blocks;  // "output_blocks.5:input" -> tensor
 };
 
 // One cross-attention layer: where it sits and what it may be called in UNetTaps::layers.
 struct AttentionLayer {
-  std::string name;  // "output_blocks.3.1.transformer_blocks.0.attn2"
-  std::string place; // "down", "mid" or "up"
+  std::string name;   // "output_blocks.3.1.transformer_blocks.0.attn2"
+  std::string place;  // "down", "mid" or "up"
   int64_t stride;
 };
 
@@ -82,7 +84,8 @@ class UNet {
     std::optional<nn::SpatialTransformer> transformer = {};
     std::optional<nn::ResBlock> res2 = {};  // middle only
     std::optional<nn::Conv2d> up = {};      // after nearest x2
-    bool is_tap = false;  // its output is the level's feature map: the level's last block without an upsampler
+    bool is_tap = false;  // its output is the level's feature map: the level's last block without
+                          // an upsampler
     std::string transformer_name() const;
   };
 

@@ -17,7 +17,8 @@ std::set<std::string> split_selector(const std::string& selector) {
   std::stringstream stream(selector);
   for (std::string word; std::getline(stream, word, '+');) {
     VPD_CHECK(word == "up_cross" || word == "down_cross" || word == "mid_cross",
-              "taps: selector must join up_cross, down_cross, mid_cross with '+', got '", selector, "'");
+              "taps: selector must join up_cross, down_cross, mid_cross with '+', got '", selector,
+              "'");
     places.insert(word.substr(0, word.find('_')));
   }
   VPD_CHECK(!places.empty(), "taps: selector must not be empty");
@@ -30,7 +31,8 @@ std::string joined(const std::set<int64_t>& values) {
   return text;
 }
 
-// "output_blocks.3.1.transformer_blocks.0.attn2" -> "output_blocks.3"; "middle_block.1. ..." -> "middle_block"
+// "output_blocks.3.1.transformer_blocks.0.attn2" -> "output_blocks.3"; "middle_block.1. ..." ->
+// "middle_block"
 std::string block_of(const std::string& layer) {
   const std::string transformer = layer.substr(0, layer.find(".transformer_blocks"));
   return transformer.substr(0, transformer.rfind('.'));
@@ -46,8 +48,9 @@ UNetPlan::UNetPlan(const UNetTaps& taps, const std::vector<AttentionLayer>& laye
     const auto parse = [&](const std::string& prefix, int64_t count, int64_t offset) -> int64_t {
       if (block.rfind(prefix, 0) != 0) return -1;
       const std::string digits = block.substr(prefix.size());
-      const bool numeric = !digits.empty() && digits.size() < 4 &&
-                           std::all_of(digits.begin(), digits.end(), [](char c) { return c >= '0' && c <= '9'; });
+      const bool numeric =
+          !digits.empty() && digits.size() < 4 &&
+          std::all_of(digits.begin(), digits.end(), [](char c) { return c >= '0' && c <= '9'; });
       if (!numeric || std::stoll(digits) >= count) return -1;
       return offset + std::stoll(digits);
     };
@@ -67,27 +70,31 @@ UNetPlan::UNetPlan(const UNetTaps& taps, const std::vector<AttentionLayer>& laye
   // Maps. An explicit list of layers wins over the selector.
   std::set<std::string> named(taps.layers.begin(), taps.layers.end());
   for (const std::string& name : taps.layers) {
-    VPD_CHECK(std::any_of(layers.begin(), layers.end(), [&](const auto& l) { return l.name == name; }),
-              "taps: no cross-attention layer '", name, "'; see attention_layers()");
+    VPD_CHECK(
+        std::any_of(layers.begin(), layers.end(), [&](const auto& l) { return l.name == name; }),
+        "taps: no cross-attention layer '", name, "'; see attention_layers()");
   }
   if (taps.attention.empty()) return;
   const std::set<std::string> places = split_selector(taps.selector);
   std::set<int64_t> available;
   for (const AttentionLayer& layer : layers) {
-    if (named.empty() ? places.count(layer.place) > 0 : named.count(layer.name) > 0) available.insert(layer.stride);
+    if (named.empty() ? places.count(layer.place) > 0 : named.count(layer.name) > 0)
+      available.insert(layer.stride);
   }
   for (const int64_t stride : taps.attention) {
-    VPD_CHECK(available.count(stride) > 0, "taps: no selected cross-attention layer at stride ", stride,
-              "; this network has them at ", joined(available));
+    VPD_CHECK(available.count(stride) > 0, "taps: no selected cross-attention layer at stride ",
+              stride, "; this network has them at ", joined(available));
   }
   for (const AttentionLayer& layer : layers) {
     if (named.empty() ? places.count(layer.place) == 0 : named.count(layer.name) == 0) continue;
     for (const int64_t stride : taps.attention) {
-      // The middle layer sits on the coarsest grid: when selected beside others it is resized to each level asked for.
+      // The middle layer sits on the coarsest grid: when selected beside others it is resized to
+      // each level asked for.
       const bool resized = named.empty() && layer.place == "mid";
       if (layer.stride == stride || resized) {
         auto& strides = strides_[layer.name];
-        if (std::find(strides.begin(), strides.end(), stride) == strides.end()) strides.push_back(stride);
+        if (std::find(strides.begin(), strides.end(), stride) == strides.end())
+          strides.push_back(stride);
         need(position(block_of(layer.name)));
       }
     }
@@ -99,7 +106,8 @@ std::vector<std::pair<int64_t, std::vector<int64_t>>> UNetPlan::map_layers(
   std::vector<std::pair<int64_t, std::vector<int64_t>>> found;
   const std::string prefix = transformer + ".transformer_blocks.";
   for (const auto& [name, strides] : strides_) {
-    if (name.rfind(prefix, 0) == 0) found.emplace_back(std::stoll(name.substr(prefix.size())), strides);
+    if (name.rfind(prefix, 0) == 0)
+      found.emplace_back(std::stoll(name.substr(prefix.size())), strides);
   }
   return found;
 }
@@ -109,7 +117,8 @@ void MapAccumulator::add(const Tensor& map, const std::vector<int64_t>& strides,
   if (!taps_.tokens.empty()) {
     const int64_t tokens = own.size(-3);
     for (const int64_t token : taps_.tokens) {
-      VPD_CHECK(token >= 0 && token < tokens, "taps: token ", token, " out of range, context has ", tokens);
+      VPD_CHECK(token >= 0 && token < tokens, "taps: token ", token, " out of range, context has ",
+                tokens);
     }
     own = own.index_select(-3, at::tensor(taps_.tokens, own.options().dtype(at::kLong)));
   }

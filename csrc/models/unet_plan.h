@@ -7,19 +7,23 @@
 
 namespace vpd::models {
 
-// Which blocks a forward must run and which of them are asked for maps: UNetTaps worked out against one network.
+// Which blocks a forward must run and which of them are asked for maps: UNetTaps worked out against
+// one network.
 class UNetPlan {
  public:
   UNetPlan(const UNetTaps& taps, const std::vector<AttentionLayer>& layers, int64_t down_blocks,
            int64_t up_blocks, int64_t num_res_blocks, int64_t levels);
 
-  // Position of the last block to run: input blocks, then the middle, then output blocks, counted from 0.
+  // Position of the last block to run: input blocks, then the middle, then output blocks, counted
+  // from 0.
   int64_t last = 0;
 
   bool taps_input(const std::string& block) const { return inputs_.count(block) > 0; }
   bool taps_output(const std::string& block) const { return outputs_.count(block) > 0; }
-  // For a transformer such as "output_blocks.3.1": (index of its block, strides its map contributes to).
-  std::vector<std::pair<int64_t, std::vector<int64_t>>> map_layers(const std::string& transformer) const;
+  // For a transformer such as "output_blocks.3.1": (index of its block, strides its map contributes
+  // to).
+  std::vector<std::pair<int64_t, std::vector<int64_t>>> map_layers(
+      const std::string& transformer) const;
 
  private:
   std::set<std::string> inputs_;
@@ -31,7 +35,8 @@ class UNetPlan {
 class MapAccumulator {
  public:
   explicit MapAccumulator(const UNetTaps& taps) : taps_(taps) {}
-  // map [B, (heads,) N, h, w] of a layer at `stride`, resized bilinearly for every other stride it is asked for.
+  // map [B, (heads,) N, h, w] of a layer at `stride`, resized bilinearly for every other stride it
+  // is asked for.
   void add(const Tensor& map, const std::vector<int64_t>& strides, int64_t stride);
   std::map<int64_t, Tensor> means() const;
 

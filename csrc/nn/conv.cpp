@@ -25,8 +25,8 @@ Tensor Conv2d::operator()(const Params& p, const Tensor& x) const {
 }
 
 Conv1x1::Conv1x1(Scope scope, int64_t in, int64_t out, bool zero_init)
-    : weight_(scope.declare("weight", {out, in, 1, 1},
-                            zero_init ? Init::zeros() : Init::fan_in(in))),
+    : weight_(
+          scope.declare("weight", {out, in, 1, 1}, zero_init ? Init::zeros() : Init::fan_in(in))),
       bias_(scope.declare("bias", {out}, zero_init ? Init::zeros() : Init::fan_in(in))) {}
 
 Tensor Conv1x1::operator()(const Params& p, const Tensor& x) const {

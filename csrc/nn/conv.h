@@ -23,12 +23,13 @@ class Conv2d {
   std::optional<Slot> bias_;
 };
 
-// A 1x1 convolution is a linear map over channels: applied to [B, H*W, in] it needs no layout change around attention.
+// A 1x1 convolution is a linear map over channels: applied to [B, H*W, in] it needs no layout
+// change around attention.
 class Conv1x1 {
  public:
   Conv1x1(Scope scope, int64_t in, int64_t out, bool zero_init = false);
-  Tensor operator()(const Params& p, const Tensor& x) const;         // [B, in, H, W] -> [B, out, H, W]
-  Tensor on_tokens(const Params& p, const Tensor& tokens) const;     // [B, M, in] -> [B, M, out]
+  Tensor operator()(const Params& p, const Tensor& x) const;      // [B, in, H, W] -> [B, out, H, W]
+  Tensor on_tokens(const Params& p, const Tensor& tokens) const;  // [B, M, in] -> [B, M, out]
 
  private:
   Slot weight_;

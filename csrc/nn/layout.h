@@ -3,15 +3,17 @@
 
 namespace vpd::nn {
 
-// The core works in channels_last: convolutions like it, and a [B, C, H, W] feature map is then, without a copy, the
-// [B, H*W, C] token matrix that attention wants.
+// The core works in channels_last: convolutions like it, and a [B, C, H, W] feature map is then,
+// without a copy, the [B, H*W, C] token matrix that attention wants.
 inline at::Tensor channels_last(const at::Tensor& x) {
   return x.contiguous(at::MemoryFormat::ChannelsLast);
 }
 
 // [B, C, H, W] -> [B, H*W, C]
 inline at::Tensor to_tokens(const at::Tensor& x) {
-  return channels_last(x).permute({0, 2, 3, 1}).reshape({x.size(0), x.size(2) * x.size(3), x.size(1)});
+  return channels_last(x)
+      .permute({0, 2, 3, 1})
+      .reshape({x.size(0), x.size(2) * x.size(3), x.size(1)});
 }
 
 // [B, H*W, C] -> [B, C, H, W] in channels_last

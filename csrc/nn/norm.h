@@ -7,8 +7,8 @@ namespace vpd::nn {
 class GroupNorm {
  public:
   GroupNorm(Scope scope, int64_t groups, int64_t channels, double eps);
-  Tensor operator()(const Params& p, const Tensor& x) const;     // norm
-  Tensor silu(const Params& p, const Tensor& x) const;           // SiLU(norm)
+  Tensor operator()(const Params& p, const Tensor& x) const;  // norm
+  Tensor silu(const Params& p, const Tensor& x) const;        // SiLU(norm)
 
  private:
   int64_t groups_;
@@ -30,8 +30,9 @@ class LayerNorm {
   Slot bias_;
 };
 
-// Batch normalisation with PyTorch's defaults (eps 1e-5, momentum 0.1). In training mode the call normalises with the batch's
-// statistics and moves the running ones, which are buffers of the table, in place.
+// Batch normalisation with PyTorch's defaults (eps 1e-5, momentum 0.1). In training mode the call
+// normalises with the batch's statistics and moves the running ones, which are buffers of the
+// table, in place.
 class BatchNorm2d {
  public:
   BatchNorm2d(Scope scope, int64_t channels);

@@ -6,11 +6,13 @@
 
 namespace vpd::nn {
 
-// Residual block of the denoiser (Ho et al. 2020; ldm ResBlock): GN-SiLU-conv, plus the time embedding, GN-SiLU-conv, plus x.
+// Residual block of the denoiser (Ho et al. 2020; ldm ResBlock): GN-SiLU-conv, plus the time
+// embedding, GN-SiLU-conv, plus x.
 class ResBlock {
  public:
   ResBlock(Scope scope, int64_t in, int64_t out, int64_t embedding, int64_t groups);
-  // x [B, in, H, W]; silu_embedding [B or 1, embedding], already through SiLU (it is the same for every block) -> [B, out, H, W]
+  // x [B, in, H, W]; silu_embedding [B or 1, embedding], already through SiLU (it is the same for
+  // every block) -> [B, out, H, W]
   Tensor operator()(const Params& p, const Tensor& x, const Tensor& silu_embedding) const;
 
  private:

@@ -1,5 +1,8 @@
 #include "nn/transformer_block.h"
 
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+
 #include <cmath>
 
 #include "core/check.h"
@@ -8,6 +11,12 @@
 #include "ops/geglu.h"
 
 namespace vpd::nn {
+
+namespace {
+
+constexpr int64_t kRowsAtOnce = 1024;
+
+}  // namespace
 
 Attention::Attention(Scope scope, int64_t query_dim, int64_t context_dim, int64_t heads)
     : heads_(heads),
@@ -37,7 +46,16 @@ FeedForward::FeedForward(Scope scope, int64_t channels)
       out_(scope / "net" / 2, 4 * channels, channels) {}
 
 Tensor FeedForward::operator()(const Params& p, const Tensor& x) const {
-  return out_(p, ops::geglu(proj_(p, x)));
+  const int64_t rows = x.size(0) * x.size(1);
+  // The hidden layer is eight times as wide as x: the largest tensor of a forward. Without gradient
+  // nothing needs it whole, so it is made and used up a block of rows at a time, which also keeps
+  // it in the cache.
+  if (at::GradMode::is_enabled() || rows <= kRowsAtOnce) return out_(p, ops::geglu(proj_(p, x)));
+  std::vector<Tensor> parts;
+  for (const Tensor& part : x.reshape({rows, x.size(2)}).split(kRowsAtOnce)) {
+    parts.push_back(out_(p, ops::geglu(proj_(p, part))));
+  }
+  return at::cat(parts).view(x.sizes());
 }
 
 BasicTransformerBlock::BasicTransformerBlock(Scope scope, int64_t channels, int64_t context_dim,
@@ -60,7 +78,8 @@ Tensor BasicTransformerBlock::operator()(const Params& p, Tensor x, const Contex
 
 SpatialTransformer::SpatialTransformer(Scope scope, int64_t channels, int64_t context_dim,
                                        int64_t heads, int64_t depth, int64_t groups)
-    : norm_(scope / "norm", groups, channels, 1e-6), proj_in_(scope / "proj_in", channels, channels),
+    : norm_(scope / "norm", groups, channels, 1e-6),
+      proj_in_(scope / "proj_in", channels, channels),
       blocks_([&] {
         std::vector<BasicTransformerBlock> blocks;
         for (int64_t i = 0; i < depth; ++i) {

@@ -12,12 +12,13 @@ struct MapRequest {
   bool per_head = false;
 };
 
-// Multi-head attention with the original's names (to_q, to_k, to_v without bias; to_out.0). Scale head_dim^-0.5.
+// Multi-head attention with the original's names (to_q, to_k, to_v without bias; to_out.0). Scale
+// head_dim^-0.5.
 class Attention {
  public:
   Attention(Scope scope, int64_t query_dim, int64_t context_dim, int64_t heads);
-  // x [B, M, query_dim], context [B, N, context_dim], mask bool [B, N] or nullopt -> [B, M, query_dim];
-  // with request.wanted, *map receives [B, N, M], or [B, heads, N, M] per head.
+  // x [B, M, query_dim], context [B, N, context_dim], mask bool [B, N] or nullopt -> [B, M,
+  // query_dim]; with request.wanted, *map receives [B, N, M], or [B, heads, N, M] per head.
   Tensor operator()(const Params& p, const Tensor& x, const Tensor& context,
                     const std::optional<Tensor>& mask, MapRequest request = {},
                     Tensor* map = nullptr) const;
@@ -42,19 +43,20 @@ class FeedForward {
   Linear out_;
 };
 
-// What the tokens of a forward are: one row of context per output row; image_index tells which image a row looks at, as long
-// as the images have not been repeated yet.
+// What the tokens of a forward are: one row of context per output row; image_index tells which
+// image a row looks at, as long as the images have not been repeated yet.
 struct Context {
-  const Tensor& states;                       // [B, N, context_dim]
-  const std::optional<Tensor>& mask;          // bool [B, N], true = attend
-  const std::optional<Tensor>& image_index;   // int64 [B], or nullopt when rows and images agree
+  const Tensor& states;                      // [B, N, context_dim]
+  const std::optional<Tensor>& mask;         // bool [B, N], true = attend
+  const std::optional<Tensor>& image_index;  // int64 [B], or nullopt when rows and images agree
 };
 
 // Self-attention, cross-attention, GEGLU feed-forward, each pre-normed and residual.
 class BasicTransformerBlock {
  public:
   BasicTransformerBlock(Scope scope, int64_t channels, int64_t context_dim, int64_t heads);
-  // x [I or B, M, C] -> [B, M, C]: rows are repeated per context.image_index just before they first meet the text.
+  // x [I or B, M, C] -> [B, M, C]: rows are repeated per context.image_index just before they first
+  // meet the text.
   Tensor operator()(const Params& p, Tensor x, const Context& context, MapRequest request,
                     Tensor* map) const;
 
@@ -67,12 +69,14 @@ class BasicTransformerBlock {
   LayerNorm norm3_;
 };
 
-// GroupNorm, 1x1 in, `depth` transformer blocks over pixels, 1x1 out, residual (ldm SpatialTransformer).
+// GroupNorm, 1x1 in, `depth` transformer blocks over pixels, 1x1 out, residual (ldm
+// SpatialTransformer).
 class SpatialTransformer {
  public:
   SpatialTransformer(Scope scope, int64_t channels, int64_t context_dim, int64_t heads,
                      int64_t depth, int64_t groups);
-  // x [I or B, C, H, W] -> [B, C, H, W]; maps, if given, receives each block's map reshaped to [B, N, H, W]
+  // x [I or B, C, H, W] -> [B, C, H, W]; maps, if given, receives each block's map reshaped to [B,
+  // N, H, W]
   // ([B, heads, N, H, W] per head).
   Tensor operator()(const Params& p, const Tensor& x, const Context& context, MapRequest request,
                     std::vector<Tensor>* maps) const;

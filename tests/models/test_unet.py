@@ -52,14 +52,18 @@ def test_hierarchical_maps_match_vpd(tiny, variant):
     taps = vpd.Taps(attention=(1, 2, 4) if variant == "t1_max" else (2, 4))
     with torch.no_grad():
         out = tiny(
-            case.inputs["latents"], 200 if variant == "t200" else 1, case.inputs["context"], taps=taps
+            case.inputs["latents"],
+            200 if variant == "t200" else 1,
+            case.inputs["context"],
+            taps=taps,
         )
     for level, got in enumerate(out.pyramid()):
         name = f"{variant}.out{level}"
         if name in case.outputs:
             assert_close(got, case.outputs[name])
     for stride in taps.attention:
-        name = f"{variant}.attn{64 // stride}"  # the original names levels by a 512-pixel image's latent
+        # The original names levels by a 512-pixel image's latent.
+        name = f"{variant}.attn{64 // stride}"
         if name in case.outputs:
             assert_close(out.attention[stride], case.outputs[name])
         total = out.attention[stride].sum(1)
@@ -115,7 +119,9 @@ def test_shared_latents_equal_repeated_ones():
     for name in plain.blocks:
         torch.testing.assert_close(shared.blocks[name], plain.blocks[name])
     one = net(latents[:1], 3, context, taps=taps)
-    torch.testing.assert_close(one.noise, net(latents[:1].expand(5, -1, -1, -1), 3, context, taps=taps).noise)
+    torch.testing.assert_close(
+        one.noise, net(latents[:1].expand(5, -1, -1, -1), 3, context, taps=taps).noise
+    )
 
 
 def test_token_selection_heads_and_mask():
@@ -145,7 +151,9 @@ def test_middle_maps_are_resized_into_the_average():
     up = net(latents, 1, context, taps=vpd.Taps(selector="up_cross")).attention[2]
     both = net(latents, 1, context, taps=vpd.Taps(selector="up_cross+mid_cross")).attention[2]
     resized = torch.nn.functional.interpolate(mid, scale_factor=2, mode="bilinear")
-    torch.testing.assert_close(both, (2 * up + resized) / 3)  # two layers up at stride 2, one in the middle
+    torch.testing.assert_close(
+        both, (2 * up + resized) / 3
+    )  # two layers up at stride 2, one in the middle
 
 
 def test_nothing_past_the_last_tap_is_computed():
@@ -183,7 +191,12 @@ def diffusers_twin(net: vpd.UNet):
     "changes",
     [
         {},
-        {"num_res_blocks": 2, "channel_mult": (1, 3), "attention_resolutions": (1,), "num_heads": 4},
+        {
+            "num_res_blocks": 2,
+            "channel_mult": (1, 3),
+            "attention_resolutions": (1,),
+            "num_heads": 4,
+        },
         {"in_channels": 8, "out_channels": 3, "channel_mult": (1, 2, 2, 4), "context_dim": 20},
     ],
 )
@@ -208,7 +221,9 @@ def test_parity_with_diffusers(changes, size):
     got.backward(cotangent)
     want.backward(cotangent)
     assert_close(mine.grad, theirs.grad)
-    assert_close(dict(net.named_parameters())["input_blocks.0.0.weight"].grad, twin.conv_in.weight.grad)
+    assert_close(
+        dict(net.named_parameters())["input_blocks.0.0.weight"].grad, twin.conv_in.weight.grad
+    )
 
 
 def test_gradients_in_double():
@@ -242,23 +257,39 @@ def test_bf16_weights_and_autocast_stay_close():
         assert torch.linalg.vector_norm(got - want) < 0.03 * torch.linalg.vector_norm(want)
 
 
+def call(net, latents=(1, 4, 8, 8), context=(1, 7, 12), t=1, dtype=torch.float32, **taps):
+    return net(
+        torch.zeros(latents, dtype=dtype), t, torch.zeros(context), taps=vpd.Taps(**taps)
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("arguments", "message"),
     [
-        (lambda n: n(torch.randn(1, 3, 8, 8), 1, torch.randn(1, 7, 12)), r"latents must be \[I, 4, h, w\]"),
-        (lambda n: n(torch.randn(1, 4, 8, 6), 1, torch.randn(1, 7, 12)), "multiples of 4, got 8 x 6"),
-        (lambda n: n(torch.randn(1, 4, 8, 8), 1, torch.randn(1, 7, 11)), r"context must be \[B, N, 12\]"),
-        (lambda n: n(torch.randn(2, 4, 8, 8), 1, torch.randn(3, 7, 12)), "image_index"),
-        (lambda n: n(torch.randn(1, 4, 8, 8).int(), 1, torch.randn(1, 7, 12)), "floating point"),
-        (lambda n: n(torch.randn(1, 4, 8, 8), torch.zeros(3), torch.randn(1, 7, 12)), "timesteps"),
-        (lambda n: n(torch.randn(1, 4, 8, 8), 1, torch.randn(1, 7, 12), taps=vpd.Taps(attention=(1,))), "stride 1; this network has them at 2, 4"),
-        (lambda n: n(torch.randn(1, 4, 8, 8), 1, torch.randn(1, 7, 12), taps=vpd.Taps(selector="sideways")), "selector"),
-        (lambda n: n(torch.randn(1, 4, 8, 8), 1, torch.randn(1, 7, 12), taps=vpd.Taps(block_inputs=("output_blocks.99",))), "no block"),
-        (lambda n: n(torch.randn(1, 4, 8, 8), 1, torch.randn(1, 7, 12), taps=vpd.Taps(tokens=(7,))), "token 7 out of range"),
-        (lambda n: vpd.UNet(vpd.UNetConfig(model_channels=20, norm_groups=8)), "normalisation groups"),
-        (lambda n: vpd.UNet(vpd.UNetConfig(channel_mult=(2, 4))), "start with 1"),
+        ({"latents": (1, 3, 8, 8)}, r"latents must be \[I, 4, h, w\]"),
+        ({"latents": (1, 4, 8, 6)}, "multiples of 4, got 8 x 6"),
+        ({"context": (1, 7, 11)}, r"context must be \[B, N, 12\]"),
+        ({"latents": (2, 4, 8, 8), "context": (3, 7, 12)}, "image_index"),
+        ({"dtype": torch.int32}, "floating point"),
+        ({"t": torch.zeros(3)}, "timesteps"),
+        ({"attention": (1,)}, "stride 1; this network has them at 2, 4"),
+        ({"selector": "sideways"}, "selector"),
+        ({"block_inputs": ("output_blocks.99",)}, "no block"),
+        ({"tokens": (7,)}, "token 7 out of range"),
     ],
-)  # fmt: skip
-def test_bad_input_is_named(call, message):
+)
+def test_bad_input_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
-        call(small())
+        call(small(), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"model_channels": 20, "norm_groups": 8}, "normalisation groups"),
+        ({"channel_mult": (2, 4)}, "start with 1"),
+    ],
+)
+def test_impossible_configs_are_named(config, message):
+    with pytest.raises(ValueError, match=message):
+        vpd.UNet(vpd.UNetConfig(**config))

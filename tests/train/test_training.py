@@ -1,4 +1,5 @@
-"""Pre-training and referring training at toy scale: they run end to end, and an interrupted run equals an uninterrupted one."""
+"""Pre-training and referring training at toy scale: they run end to end, and an interrupted run
+equals an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -27,7 +28,9 @@ TOY = FoundationConfig(
         model_channels=8, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(2,),
         num_heads=2, context_dim=16, norm_groups=4,
     ),
-    vae=AutoencoderConfig(ch=8, ch_mult=(1, 1, 1), num_res_blocks=1, norm_groups=4, mid_attention=False),
+    vae=AutoencoderConfig(
+        ch=8, ch_mult=(1, 1, 1), num_res_blocks=1, norm_groups=4, mid_attention=False
+    ),
     text=CLIPTextConfig(
         hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
     ),
@@ -37,7 +40,14 @@ TOY = FoundationConfig(
 
 
 def loop(**changes) -> LoopConfig:
-    fields = {"steps": 4, "batch": 2, "val_every": 100, "checkpoint_every": 2, "log_every": 1, "precision": "32"}
+    fields = {
+        "steps": 4,
+        "batch": 2,
+        "val_every": 100,
+        "checkpoint_every": 2,
+        "log_every": 1,
+        "precision": "32",
+    }
     return LoopConfig(**{**fields, **changes})
 
 
@@ -48,7 +58,8 @@ def cache(tmp_path_factory):
 
 def toy_pretraining(out, cache) -> PretrainConfig:
     return PretrainConfig(
-        out=str(out), model=TOY, scenes=6, captions_per_scene=2, cache_dir=cache, workers=1, progress=False,
+        out=str(out), model=TOY, scenes=6, captions_per_scene=2, cache_dir=cache, workers=1,
+        progress=False,
         vae=VAEStage(loop=loop()), denoiser=DenoiserStage(loop=loop(ema=0.5), val_scenes=4),
     )  # fmt: skip
 
@@ -156,17 +167,23 @@ def test_referring_training_writes_a_model_that_segments(foundation, cache, tmp_
 
 def test_frozen_and_random_u_nets(foundation, cache, tmp_path):
     folder, _ = foundation
-    config = toy_refer(tmp_path, folder, cache, freeze="unet")
+    config = toy_refer(
+        tmp_path, folder, cache, freeze="unet", select="best", loop=loop(val_every=2)
+    )
     start = build(config)
     train(config)
     end = vpd.load(tmp_path / "model")
     name = "input_blocks.0.0.weight"
-    torch.testing.assert_close(end.unet.get_parameter(name), start.unet.get_parameter(name).half().float())
+    torch.testing.assert_close(
+        end.unet.get_parameter(name), start.unet.get_parameter(name).half().float()
+    )
     random = build(replace(config, unet_init="random"))
     assert not torch.equal(random.unet.get_parameter(name), start.unet.get_parameter(name))
 
 
-def test_interrupted_referring_training_equals_uninterrupted(foundation, cache, tmp_path, monkeypatch):
+def test_interrupted_referring_training_equals_uninterrupted(
+    foundation, cache, tmp_path, monkeypatch
+):
     from vpd.train.refer import ReferTraining
 
     folder, _ = foundation
@@ -198,7 +215,11 @@ def test_an_epoch_visits_every_object_once(foundation, cache):
         again = table.draw(step)
         assert torch.equal(batch.masks, again.masks)
         assert torch.equal(batch.ids, again.ids)
-        seen += [i for i, ref in enumerate(refs) if torch.equal(batch.masks[0], torch.from_numpy(ref.mask).long())]
+        seen += [
+            i
+            for i, ref in enumerate(refs)
+            if torch.equal(batch.masks[0], torch.from_numpy(ref.mask).long())
+        ]
     assert sorted(seen) == list(range(len(refs)))
 
 

@@ -17,14 +17,16 @@ __all__ = ["Taps", "UNet", "UNetConfig", "UNetOutput"]
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """Shape of a U-Net; field names are the original config's, defaults are Stable Diffusion v1's."""
+    """Shape of a U-Net; field names are the original config's, defaults are Stable Diffusion
+    v1's."""
 
     in_channels: int = 4
     out_channels: int = 4
     model_channels: int = 320
     """Channels of the finest level; the time embedding has four times as many."""
     channel_mult: tuple[int, ...] = (1, 2, 4, 4)
-    """Channels of each level, fine to coarse, in units of ``model_channels``; the first must be 1."""
+    """Channels of each level, fine to coarse, in units of ``model_channels``; the first must be
+    1."""
     num_res_blocks: int = 2
     attention_resolutions: tuple[int, ...] = (4, 2, 1)
     """Strides on the latent grid that have transformers. The middle block always has one."""
@@ -32,7 +34,8 @@ class UNetConfig:
     transformer_depth: int = 1
     context_dim: int = 768
     norm_groups: int = 32
-    """Groups of every group normalisation; keep at least two channels a group, or the time embedding cancels."""
+    """Groups of every group normalisation; keep at least two channels a group, or the time
+    embedding cancels."""
 
     @classmethod
     def sd15(cls) -> UNetConfig:
@@ -50,22 +53,26 @@ class Taps:
     noise: bool = False
     """The noise prediction."""
     features: bool = True
-    """The output of each level's last decoder block without an upsampler (blocks 1, 4, 7, 11 of Stable Diffusion)."""
+    """The output of each level's last decoder block without an upsampler (blocks 1, 4, 7, 11 of
+    Stable Diffusion)."""
     attention: tuple[int, ...] = (2, 4)
     """Strides on the latent grid whose cross-attention maps are returned."""
     selector: str = "up_cross+down_cross"
-    """Which layers are averaged: ``up_cross``, ``down_cross``, ``mid_cross`` joined by ``+``. The middle layer is resized
+    """Which layers are averaged: ``up_cross``, ``down_cross``, ``mid_cross`` joined by ``+``. The
+    middle layer is resized
     (bilinear) to each stride asked for."""
     map_grad: Literal["detach", "full"] = "detach"
     """``detach``: maps carry no gradient, as in VPD's published training; ``full``: they do."""
     per_head: bool = False
     """Maps of each head, [B, heads, N, h, w]: holds heads times the memory of the averaged map."""
     layers: tuple[str, ...] | None = None
-    """Exactly these cross-attention layers (names as in :meth:`UNet.attention_layers`) instead of the selector."""
+    """Exactly these cross-attention layers (names as in :meth:`UNet.attention_layers`) instead of
+    the selector."""
     tokens: tuple[int, ...] | None = None
     """Keep the maps of these token positions only."""
     block_inputs: tuple[str, ...] = ()
-    """Blocks (``input_blocks.3``, ``middle_block``, ``output_blocks.5``) whose input is returned; an output block's input
+    """Blocks (``input_blocks.3``, ``middle_block``, ``output_blocks.5``) whose input is returned;
+    an output block's input
     includes the concatenated skip."""
     block_outputs: tuple[str, ...] = ()
 
@@ -89,13 +96,15 @@ class UNetOutput:
     features: tuple[Tensor, ...]
     """(F1, F2, F3, F4), fine to coarse, without maps; empty when not asked for."""
     attention: dict[int, Tensor]
-    """Stride -> [B, N, h/stride, w/stride] ([B, heads, N, ...] with ``per_head``): probabilities, averaged over heads and
+    """Stride -> [B, N, h/stride, w/stride] ([B, heads, N, ...] with ``per_head``): probabilities,
+    averaged over heads and
     layers; they sum to 1 over tokens at every pixel."""
     blocks: dict[str, Tensor] = field(default_factory=dict)
     """``"output_blocks.5:input"`` -> tensor."""
 
     def pyramid(self) -> tuple[Tensor, ...]:
-        """VPD's hierarchical maps, fine to coarse: each level's features with its averaged maps concatenated behind."""
+        """VPD's hierarchical maps, fine to coarse: each level's features with its averaged maps
+        concatenated behind."""
         if not self.features:
             raise ValueError("pyramid() needs Taps(features=True)")
         levels = []
@@ -134,7 +143,8 @@ class UNet(CoreModule[UNetConfig]):
         return tuple(self._core.feature_channels())
 
     def attention_layers(self) -> list[tuple[str, str, int]]:
-        """Every cross-attention layer as (name, place: ``down`` / ``mid`` / ``up``, stride on the latent grid)."""
+        """Every cross-attention layer as (name, place: ``down`` / ``mid`` / ``up``, stride on the
+        latent grid)."""
         return self._core.attention_layers()
 
     def forward(
@@ -155,7 +165,8 @@ class UNet(CoreModule[UNetConfig]):
             latents: [I, in_channels, h, w]; h and w multiples of ``2 ** (levels - 1)`` (8 for SD).
             timesteps: An int, int64 [B] or float [B].
             context: [B, N, context_dim], one row of token states per output row.
-            image_index: int64 [B], which latent each row looks at. Without it, I == B or I == 1. What does not depend on
+            image_index: int64 [B], which latent each row looks at. Without it, I == B or I == 1.
+                What does not depend on
                 the row (one timestep, text not met yet) is then computed once per image.
             context_mask: bool [B, N], True = attend. Every row must attend to something.
             time_bias: [B, 4 * model_channels], added to the time embedding.

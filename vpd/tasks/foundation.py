@@ -29,7 +29,8 @@ class FoundationConfig:
 
 
 class Foundation(nn.Module):
-    """Autoencoder, text encoder and U-Net of one diffusion model, under their original parameter names."""
+    """Autoencoder, text encoder and U-Net of one diffusion model, under their original parameter
+    names."""
 
     def __init__(self, config: FoundationConfig | None = None) -> None:
         super().__init__()

@@ -1,4 +1,5 @@
-"""Referring segmentation: one image, one sentence, one mask (VPD; Zhao et al. 2023, section 4.3)."""
+"""Referring segmentation: one image, one sentence, one mask (VPD; Zhao et al. 2023, section
+4.3)."""
 
 from __future__ import annotations
 
@@ -41,18 +42,21 @@ class ReferConfig:
     attention: tuple[int, ...] = (2, 4)
     """Strides on the latent grid whose maps the decoder sees; () for none."""
     map_scale: float = 1.0
-    """What maps are multiplied with before the decoder. VPD: 1; token_length brings their mean to 1."""
+    """What maps are multiplied with before the decoder. VPD: 1; token_length brings their mean to
+    1."""
     map_grad: str = "detach"
     text_adapter: bool = True
     """Whether token states pass through the text adapter."""
     scale_factor: float = 0.18215
-    """What the diffusion model's latents were multiplied with when it was trained (1 / their standard deviation)."""
+    """What the diffusion model's latents were multiplied with when it was trained (1 / their
+    standard deviation)."""
 
 
 class ReferSegmenter(nn.Module):
     """Text encoder, autoencoder, U-Net and decoder, from a picture and a sentence to a mask.
 
-    ``model(image, text)`` takes what people have; ``model.logits(image, states)`` takes tensors and is what trains.
+    ``model(image, text)`` takes what people have; ``model.logits(image, states)`` takes tensors
+    and is what trains.
     """
 
     def __init__(self, config: ReferConfig | None = None) -> None:
@@ -94,7 +98,8 @@ class ReferSegmenter(nn.Module):
             return latents * spec.latent_scale
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Token states [B, token_length, C] of sentences, without gradient. Padding is attended, as in VPD."""
+        """Token states [B, token_length, C] of sentences, without gradient. Padding is attended,
+        as in VPD."""
         ids = tokenize(list(texts), length=self.config.token_length).ids
         with torch.no_grad():
             return self.text(ids.to(self.device)).hidden
@@ -117,13 +122,12 @@ class ReferSegmenter(nn.Module):
         scores = self.decoder(pyramid)
         return F.interpolate(scores.float(), size, mode="bilinear", align_corners=True)
 
-    def logits(
-        self, image: Tensor, states: Tensor, image_index: Tensor | None = None
-    ) -> Tensor:
+    def logits(self, image: Tensor, states: Tensor, image_index: Tensor | None = None) -> Tensor:
         """Raw head output at input size.
 
         Args:
-            image: [I, 3, H, W] in [-1, 1]; H and W multiples of the autoencoder's stride times the U-Net's.
+            image: [I, 3, H, W] in [-1, 1]; H and W multiples of the autoencoder's stride times the
+                U-Net's.
             states: [B, N, C] token states of :meth:`encode_text`.
             image_index: int64 [B], the image of each row; without it I == B or I == 1.
 
@@ -142,7 +146,8 @@ class ReferSegmenter(nn.Module):
         """Segments what ``text`` refers to.
 
         Args:
-            image: Path, PIL image, uint8 array HxWx3 (or grey, RGBA, 16 bit), float array or tensor in [0, 1]; any size.
+            image: Path, PIL image, uint8 array HxWx3 (or grey, RGBA, 16 bit), float array or
+                tensor in [0, 1]; any size.
             text: A sentence, or several about the same image (encoded once).
 
         Returns:
@@ -186,7 +191,10 @@ class ReferSegmenter(nn.Module):
                 attention=WordMaps.from_tokens(
                     texts[row],
                     self.config.token_length,
-                    {stride: maps[row].float().cpu().numpy() for stride, maps in out.attention.items()},
+                    {
+                        stride: maps[row].float().cpu().numpy()
+                        for stride, maps in out.attention.items()
+                    },
                 ),
                 truncated=bool(tokens.truncated[row]),
             )

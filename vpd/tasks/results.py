@@ -19,7 +19,8 @@ __all__ = ["ReferResult", "WordMaps"]
 class WordMaps(Mapping[str, np.ndarray]):
     """Cross-attention of each word of a sentence over the image, head- and layer-averaged.
 
-    ``maps["cube"]`` is the finest map of the first "cube": float32 [h, w], the mean over the word's tokens of the
+    ``maps["cube"]`` is the finest map of the first "cube": float32 [h, w], the mean over the
+    word's tokens of the
     probability each pixel gives them.
     """
 
@@ -28,11 +29,13 @@ class WordMaps(Mapping[str, np.ndarray]):
     strides: dict[int, np.ndarray]
     """Stride on the latent grid -> float32 [words, h, w]."""
     tokens: dict[int, np.ndarray]
-    """Stride on the latent grid -> float32 [N, h, w]: every token, start, end and padding included."""
+    """Stride on the latent grid -> float32 [N, h, w]: every token, start, end and padding
+    included."""
 
     @classmethod
     def from_tokens(cls, text: str, length: int, tokens: dict[int, np.ndarray]) -> WordMaps:
-        """Averages token maps [N, h, w] over the tokens of each word of ``text`` (tokenised to ``length``)."""
+        """Averages token maps [N, h, w] over the tokens of each word of ``text`` (tokenised to
+        ``length``)."""
         spans = token_words(text, length)
         strides = {
             stride: np.stack([maps[list(span.tokens)].mean(0) for span in spans])
@@ -48,7 +51,8 @@ class WordMaps(Mapping[str, np.ndarray]):
 
     @property
     def finest(self) -> np.ndarray:
-        """float32 [words, h, w] at the finest stride asked for; raises if the model was run without maps."""
+        """float32 [words, h, w] at the finest stride asked for; raises if the model was run
+        without maps."""
         if not self.strides:
             raise ValueError("this model was run without attention maps")
         return self.strides[min(self.strides)]
@@ -85,9 +89,8 @@ class ReferResult:
 
     def __repr__(self) -> str:
         height, width = self.probability.shape
-        return (
-            f"ReferResult({self.text!r}, {width} x {height} px, mask {self.mask.mean():.1%} of them)"
-        )
+        share = f"{self.mask.mean():.1%}"
+        return f"ReferResult({self.text!r}, {width} x {height} px, mask {share} of them)"
 
     def _repr_png_(self) -> bytes:
         return self.show()._repr_png_()
@@ -99,7 +102,8 @@ class ReferResult:
         return refer_figure(self)
 
     def save(self, path: str | Path) -> Path:
-        """Writes the mask (``.png``, 0 and 255), everything as arrays (``.npz``) or the figure (``.figure.png``).
+        """Writes the mask (``.png``, 0 and 255), everything as arrays (``.npz``) or the figure
+        (``.figure.png``).
 
         The file appears only when complete.
         """

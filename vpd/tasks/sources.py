@@ -14,6 +14,7 @@ from torch import nn
 
 from vpd.models.adapters import TextAdapter
 from vpd.models.refer_decoder import ReferDecoder
+from vpd.nn import channels_last
 from vpd.tasks.foundation import Foundation, FoundationConfig
 from vpd.tasks.refer import ReferConfig, ReferSegmenter
 from vpd.weights import FileInfo, StateDict, load_weights, read_state_dict
@@ -67,7 +68,7 @@ def build_refer(
             "referring checkpoint to the weights, or train a head.",
             stacklevel=2,
         )
-    return model.eval()
+    return channels_last(model).eval()
 
 
 def build_foundation(
@@ -83,7 +84,7 @@ def build_foundation(
     with torch.device("meta"):
         model = Foundation(config)
     model.to_empty(device="cpu")
-    return _load(model, sources, optional=()).eval()
+    return channels_last(_load(model, sources, optional=())).eval()
 
 
 def holds_refer_head(weights: Sequence[str | Path]) -> bool:

@@ -1,4 +1,5 @@
-"""Models on disk: a folder with ``config.json`` and ``model.safetensors``, and the models shipped with the package."""
+"""Models on disk: a folder with ``config.json`` and ``model.safetensors``, and the models shipped
+with the package."""
 
 from __future__ import annotations
 
@@ -7,13 +8,14 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from vpd.config import from_dict
 from vpd.data.files import atomic_write
+from vpd.nn import channels_last
 from vpd.tasks.foundation import Foundation, FoundationConfig
 from vpd.tasks.refer import ReferConfig, ReferSegmenter
 from vpd.weights import read_state_dict, save_weights
@@ -21,7 +23,8 @@ from vpd.weights import read_state_dict, save_weights
 __all__ = ["load", "load_foundation", "save", "shipped"]
 
 _ZOO = Path(__file__).parent.parent / "zoo"
-# Task -> (config dataclass, model class, parts that a foundation brings when the folder does not hold them)
+# Task -> (config dataclass, model class, parts that a foundation brings when the folder does not
+# hold them)
 _TASKS: dict[str, tuple[type, Callable[[Any], nn.Module]]] = {
     "foundation": (FoundationConfig, Foundation),
     "refer": (ReferConfig, ReferSegmenter),
@@ -46,8 +49,8 @@ def find(name_or_path: str | Path) -> Path:
     near = difflib.get_close_matches(str(name_or_path), shipped(), n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise FileNotFoundError(
-        f"no model {str(name_or_path)!r}: expected a folder with config.json and model.safetensors, "
-        f"or one of the shipped models {shipped()}.{hint}"
+        f"no model {str(name_or_path)!r}: expected a folder with config.json and "
+        f"model.safetensors, or one of the shipped models {shipped()}.{hint}"
     )
 
 
@@ -80,8 +83,7 @@ def load(
         wanted = set(model.state_dict())
         state = {**{k: v for k, v in base_state.items() if k in wanted}, **state}
     _assign(model, state, folder)
-    # Convolution kernels in the core's memory format: otherwise every call would reorder them.
-    return model.to(device=device, dtype=dtype, memory_format=torch.channels_last).eval()
+    return channels_last(model).to(device=device, dtype=dtype).eval()
 
 
 def load_foundation(name_or_path: str | Path) -> Foundation:
@@ -100,12 +102,15 @@ def save(
     card: dict[str, Any] | None = None,
     dtype: torch.dtype = torch.float16,
 ) -> Path:
-    """Writes a model folder; parts equal to the foundation's (autoencoder, text encoder) are left to it.
+    """Writes a model folder; parts equal to the foundation's (autoencoder, text encoder) are left
+    to it.
 
     Args:
         model: A task model or a foundation.
-        folder: Created if missing; existing files are replaced, each only when its successor is complete.
-        foundation: Name of the shipped foundation that brings ``vae`` and ``text``; None stores everything.
+        folder: Created if missing; existing files are replaced, each only when its successor is
+            complete.
+        foundation: Name of the shipped foundation that brings ``vae`` and ``text``; None stores
+            everything.
         card: What made the model: command, data, seed, metrics.
         dtype: Storage type of floating-point weights.
     """
@@ -117,7 +122,12 @@ def save(
         state = {k: v for k, v in state.items() if not k.startswith(("vae.", "text."))}
     state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
     save_weights({k: v.contiguous().cpu() for k, v in state.items()}, folder / "model.safetensors")
-    info = {"task": task, "foundation": foundation, "config": asdict(model.config), "card": card or {}}
+    info = {
+        "task": task,
+        "foundation": foundation,
+        "config": asdict(cast(Any, model).config),
+        "card": card or {},
+    }
     with atomic_write(folder / "config.json") as file:
         file.write((json.dumps(info, indent=1) + "\n").encode())
     return folder
@@ -143,6 +153,7 @@ def _assign(model: nn.Module, state: dict[str, torch.Tensor], folder: Path) -> N
     if missing or unexpected or shapes:
         raise ValueError(
             f"{folder}: weights do not fit its config: {len(missing)} missing {missing[:3]}, "
-            f"{len(unexpected)} unexpected {unexpected[:3]}, {len(shapes)} of another shape {shapes[:3]}"
+            f"{len(unexpected)} unexpected {unexpected[:3]}, {len(shapes)} of "
+            f"another shape {shapes[:3]}"
         )
     model.load_state_dict(state)

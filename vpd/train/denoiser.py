@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vpd.diffusion import NoiseSchedule
 from vpd.losses import epsilon_loss
@@ -20,7 +20,8 @@ NOISE_ONLY = Taps(noise=True, features=False, attention=())
 
 @dataclass(frozen=True)
 class DenoiserStage:
-    """Noise prediction under Stable Diffusion's schedule, weighted so that the noisy timesteps, where text matters, count."""
+    """Noise prediction under Stable Diffusion's schedule, weighted so that the noisy timesteps,
+    where text matters, count."""
 
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(
@@ -59,7 +60,8 @@ class DenoiserTraining(pl.LightningModule):
         seed: int,
     ) -> None:
         super().__init__()
-        self.nets = nn.ModuleDict({"text": text, "unet": unet})
+        self.text = text
+        self.unet = unet
         self.stage = stage
         self.seed = seed
         self._schedule = NoiseSchedule()
@@ -89,16 +91,17 @@ class DenoiserTraining(pl.LightningModule):
         empty = (uniform() < self.stage.empty_share)[:, None]
         ids = torch.where(empty, self._data["empty"], captions[scenes, which]).long()
         noisy = self._schedule.add_noise(clean, noise, t)
-        states = self.nets["text"](ids).hidden
-        predicted = self.nets["unet"](noisy, t, states, taps=NOISE_ONLY).noise
+        states = self.text(ids).hidden
+        predicted = self.unet(noisy, t, states, taps=NOISE_ONLY).noise
         alpha_bar = self._data["alphas_cumprod"][t]
-        loss = epsilon_loss(predicted, noise, alpha_bar, cap=self.stage.weight_cap, reduction="mean")
+        loss = epsilon_loss(
+            predicted, noise, alpha_bar, cap=self.stage.weight_cap, reduction="mean"
+        )
         self.log("loss", loss, prog_bar=True, batch_size=size)
         return loss
 
     def validation_step(self, _: int) -> None:
-        text, unet = self.nets["text"], self.nets["unet"]
-        self.log_dict(denoising_probe(text, unet, self._probe, self.device), batch_size=1)
+        self.log_dict(denoising_probe(self.text, self.unet, self._probe, self.device), batch_size=1)
 
     def configure_optimizers(self):  # type: ignore[no-untyped-def]
         total, share = self.stage.loop.steps, self.stage.decay_share

@@ -1,4 +1,5 @@
-"""What every training run shares: a Trainer that logs, checkpoints and resumes, and batches that depend on the step alone."""
+"""What every training run shares: a Trainer that logs, checkpoints and resumes, and batches that
+depend on the step alone."""
 
 from __future__ import annotations
 
@@ -12,7 +13,9 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning_utilities.core.imports import RequirementCache
-from torch import Tensor, nn
+from torch import Tensor
+
+from vpd.nn import channels_last
 
 Precision = Literal["auto", "32", "bf16"]
 
@@ -37,7 +40,6 @@ class LoopConfig:
     log_every: int = 50
     val_every: int = 1000
     checkpoint_every: int = 500
-    channels_last: bool = True
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "log_every", "val_every", "checkpoint_every"):
@@ -46,12 +48,14 @@ class LoopConfig:
 
 
 def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Randomness of one training step. It depends on (seed, step) only, so a resumed run draws what an uninterrupted one does."""
+    """Randomness of one training step. It depends on (seed, step) only, so a resumed run draws
+    what an uninterrupted one does."""
     return torch.Generator(device).manual_seed((seed * 1_000_003 + step) % 2**63)
 
 
 class Resident:
-    """Tensors that stay in memory for a whole run. Copies of a module (weight averaging makes one) share them."""
+    """Tensors that stay in memory for a whole run. Copies of a module (weight averaging makes one)
+    share them."""
 
     def __init__(self, **tensors: Tensor) -> None:
         self._tensors = tensors
@@ -67,7 +71,8 @@ class Resident:
 
 
 class Steps:
-    """Stands where Lightning wants a data loader: counts steps. Batches are drawn in the training step, from the step's number."""
+    """Stands where Lightning wants a data loader: counts steps. Batches are drawn in the training
+    step, from the step's number."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -92,19 +97,16 @@ def adamw(
 ) -> dict[str, Any]:
     """AdamW with a learning rate that follows ``schedule(step)`` (a factor) after the warm-up."""
     optimizer = torch.optim.AdamW(
-        groups, lr=config.lr, betas=(0.9, config.beta2), weight_decay=config.weight_decay,
+        groups,
+        lr=config.lr,
+        betas=(0.9, config.beta2),
+        weight_decay=config.weight_decay,
         fused=torch.cuda.is_available(),
-    )  # fmt: skip
+    )
     rate = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (step + 1) / max(1, config.warmup)) * schedule(step)
     )
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
-
-
-def prepare(module: nn.Module, config: LoopConfig) -> None:
-    """Puts convolution weights into the memory format the core works in."""
-    if config.channels_last:
-        module.to(memory_format=torch.channels_last)
 
 
 def fit(
@@ -115,24 +117,33 @@ def fit(
     progress: bool = True,
     monitor: str | None = None,
 ) -> None:
-    """Trains ``module`` for ``config.steps`` steps, going on from ``folder/last.ckpt`` if there is one.
+    """Trains ``module`` for ``config.steps`` steps, going on from ``folder/last.ckpt`` if there is
+    one.
 
-    Writes ``last.ckpt`` (and ``best.ckpt`` by the metric ``monitor``), ``metrics.csv`` and TensorBoard files to ``folder``.
+    Writes ``last.ckpt`` (and ``best.ckpt`` by the metric ``monitor``), ``metrics.csv`` and
+    TensorBoard files to ``folder``.
     Afterwards the module holds the averaged weights if ``config.ema`` is set.
     """
     folder.mkdir(parents=True, exist_ok=True)
     callbacks: list[pl.Callback] = [
         ModelCheckpoint(
-            folder, filename="last", every_n_train_steps=config.checkpoint_every,
-            enable_version_counter=False, save_on_train_epoch_end=False,
-        )  # fmt: skip
+            folder,
+            filename="last",
+            every_n_train_steps=config.checkpoint_every,
+            enable_version_counter=False,
+            save_on_train_epoch_end=False,
+        )
     ]
     if monitor is not None:
         callbacks.append(
             ModelCheckpoint(
-                folder, filename="best", monitor=monitor, mode="max",
-                enable_version_counter=False, save_on_train_epoch_end=False,
-            )  # fmt: skip
+                folder,
+                filename="best",
+                monitor=monitor,
+                mode="max",
+                enable_version_counter=False,
+                save_on_train_epoch_end=False,
+            )
         )
     if config.ema is not None:
         callbacks.append(EMAWeightAveraging(decay=config.ema))
@@ -159,7 +170,7 @@ def fit(
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    prepare(module, config)
+    channels_last(module)
     last = folder / "last.ckpt"
     trainer.fit(
         module,

@@ -1,4 +1,5 @@
-"""Pre-training of a small diffusion model on Tabletop's pictures and captions, in resumable stages."""
+"""Pre-training of a small diffusion model on Tabletop's pictures and captions, in resumable
+stages."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ log = logging.getLogger("vpd")
 
 
 def mini() -> FoundationConfig:
-    """vpd-mini: Stable Diffusion v1's architecture made small, for 128-pixel pictures (latents 32 x 32)."""
+    """vpd-mini: Stable Diffusion v1's architecture made small, for 128-pixel pictures (latents 32
+    x 32)."""
     return FoundationConfig(
         unet=UNetConfig(
             model_channels=32, num_res_blocks=1, attention_resolutions=(4, 2), num_heads=4,
@@ -71,10 +73,13 @@ class PretrainConfig:
 def pretrain(
     config: PretrainConfig, stage: Literal["all", "vae", "denoiser"] = "all"
 ) -> dict[str, float]:
-    """Runs the stages that are not finished yet; an interrupted stage goes on from its last checkpoint.
+    """Runs the stages that are not finished yet; an interrupted stage goes on from its last
+    checkpoint.
 
-    Writes to ``config.out``: ``vae/`` and ``denoiser/`` (checkpoints, ``metrics.csv``, TensorBoard files, and the stage's
-    weights once it is finished), then ``model/``, a foundation that :func:`vpd.load` reads, with its metrics.
+    Writes to ``config.out``: ``vae/`` and ``denoiser/`` (checkpoints, ``metrics.csv``, TensorBoard
+    files, and the stage's
+    weights once it is finished), then ``model/``, a foundation that :func:`vpd.load` reads, with
+    its metrics.
 
     Returns:
         The finished model's metrics (those of the last stage that ran).
@@ -82,7 +87,8 @@ def pretrain(
     out = Path(config.out)
     _pin(out, config)
     torch.manual_seed(config.seed)
-    # Every stage starts from weights that depend on the seed alone, whether earlier stages ran just now or before.
+    # Every stage starts from weights that depend on the seed alone, whether earlier stages ran
+    # just now or before.
     model = _with_vocabulary(config)
     train = tabletop.load_split(
         "pretrain", config.cache_dir, config.workers, config.scenes, progress=config.progress
@@ -141,19 +147,25 @@ def _device() -> torch.device:
 
 def _pin(out: Path, config: PretrainConfig) -> None:
     """Keeps the config beside the run, and refuses to go on with another one."""
-    own = {k: v for k, v in asdict(config).items() if k not in ("out", "cache_dir", "workers", "progress")}
+    own = {
+        k: v
+        for k, v in asdict(config).items()
+        if k not in ("out", "cache_dir", "workers", "progress")
+    }
     own = json.loads(json.dumps(own))
     path = out / "config.json"
     if path.exists() and json.loads(path.read_text()) != own:
         raise ValueError(
-            f"{out} holds a run of another config ({path}); choose another folder with --out, or remove it"
+            f"{out} holds a run of another config ({path}); choose another "
+            "folder with --out, or remove it"
         )
     with atomic_write(path) as file:
         file.write((json.dumps(own, indent=1) + "\n").encode())
 
 
 def _unfinished(folder: Path, *networks: nn.Module) -> bool:
-    """Loads a finished stage's weights into its networks; says whether the stage is still to be run."""
+    """Loads a finished stage's weights into its networks; says whether the stage is still to be
+    run."""
     path = folder / "weights.safetensors"
     if not path.exists():
         return True
@@ -206,7 +218,11 @@ def _assemble(model: Foundation, out: Path, config: PretrainConfig) -> dict[str,
     scale = denoiser.pop("scale_factor")
     model.config = replace(model.config, scale_factor=scale)
     card = {
-        "data": {"world": f"Tabletop {tabletop.VERSION}", "split": "pretrain", "scenes": config.scenes},
+        "data": {
+            "world": f"Tabletop {tabletop.VERSION}",
+            "split": "pretrain",
+            "scenes": config.scenes,
+        },
         "seed": config.seed,
         "config": json.loads((out / "config.json").read_text()),
         "metrics": {**vae, **denoiser},

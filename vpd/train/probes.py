@@ -1,4 +1,5 @@
-"""What a pre-trained denoiser has learnt of the text: tests that need no training and that no loss curve shows."""
+"""What a pre-trained denoiser has learnt of the text: tests that need no training and that no loss
+curve shows."""
 
 from __future__ import annotations
 
@@ -77,25 +78,28 @@ def denoising_probe(
     timesteps: tuple[int, ...] = (100, 300, 500, 700, 900),
     batch: int = 64,
 ) -> dict[str, float]:
-    """Noise-prediction error by timestep, its rise when captions are shuffled between scenes, and the pointing game.
+    """Noise-prediction error by timestep, its rise when captions are shuffled between scenes, and
+    the pointing game.
 
     Returns:
-        ``loss/t500``: mean squared error; ``rise/t500``: its relative rise in percent with another scene's caption;
-        ``pointing/color`` and ``pointing/shape``: share of phrases whose word map peaks on the object (stride 2, t = 1, no
+        ``loss/t500``: mean squared error; ``rise/t500``: its relative rise in percent with another
+        scene's caption;
+        ``pointing/color`` and ``pointing/shape``: share of phrases whose word map peaks on the
+        object (stride 2, t = 1, no
         noise), in percent.
     """
     schedule, results = NoiseSchedule(), {}
     generator = torch.Generator().manual_seed(3)
     count = len(probe.latents)
     clean = probe.latents.to(device)
-    states = torch.cat([text(ids.to(device)).hidden for ids in probe.captions.split(batch)])
+    states = torch.cat([text(ids.to(device)).hidden for ids in torch.split(probe.captions, batch)])
     for t in timesteps:
         noise = torch.randn(clean.shape, generator=generator).to(device)
         noisy = schedule.add_noise(clean, noise, torch.full((count,), t, device=device))
         losses = []
         for context in (states, states.roll(1, 0)):
             error = 0.0
-            for rows in torch.arange(count).split(batch):
+            for rows in torch.split(torch.arange(count), batch):
                 out = unet(noisy[rows], t, context[rows], taps=_NOISE_ONLY)
                 error += float(((out.noise.float() - noise[rows]) ** 2).sum())
             losses.append(error / noise.numel())
@@ -115,10 +119,11 @@ def pointing_game(
     stride: int = 2,
     batch: int = 64,
 ) -> dict[str, float]:
-    """Share (0-100) of phrases whose colour or shape word's map has its maximum inside the only object it names."""
+    """Share (0-100) of phrases whose colour or shape word's map has its maximum inside the only
+    object it names."""
     phrases = probe.phrases
     hits: dict[str, list[float]] = {name: [] for name in phrases.words}
-    for rows in torch.arange(len(phrases.scenes)).split(batch):
+    for rows in torch.split(torch.arange(len(phrases.scenes)), batch):
         latents = probe.latents[phrases.scenes[rows]].to(device)
         states = text(phrases.ids[rows].to(device)).hidden
         maps = unet(latents, 1, states, taps=Taps(attention=(stride,))).attention[stride].float()

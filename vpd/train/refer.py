@@ -1,4 +1,5 @@
-"""Training of referring segmentation: VPD's recipe (AdamW, polynomial decay, class-weighted cross-entropy)."""
+"""Training of referring segmentation: VPD's recipe (AdamW, polynomial decay, class-weighted
+cross-entropy)."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ class ReferData:
     """What is trained on, and what is watched meanwhile."""
 
     name: str = "tabletop"
-    """``tabletop`` is rendered; ``refcoco``, ``refcoco+``, ``refcocog``, ``refclef`` are read from ``root``."""
+    """``tabletop`` is rendered; ``refcoco``, ``refcoco+``, ``refcocog``, ``refclef`` are read from
+    ``root``."""
     root: str | None = None
     split_by: str | None = None
     split: str = "train-10k"
@@ -47,13 +49,15 @@ class ReferData:
 
 @dataclass(frozen=True)
 class ReferTrainConfig:
-    """Everything that determines a trained referring segmenter. Defaults fine-tune vpd-mini on Tabletop."""
+    """Everything that determines a trained referring segmenter. Defaults fine-tune vpd-mini on
+    Tabletop."""
 
     out: str = "runs/refer"
     foundation: str = "vpd-mini"
     """A shipped model's name or a folder: where autoencoder, text encoder and U-Net come from."""
     weights: tuple[str, ...] = ()
-    """Instead of a foundation: Stable Diffusion v1.5 as a single file or a diffusers folder (full size)."""
+    """Instead of a foundation: Stable Diffusion v1.5 as a single file or a diffusers folder (full
+    size)."""
     data: ReferData = field(default_factory=ReferData)
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(
@@ -66,9 +70,11 @@ class ReferTrainConfig:
     hidden: int = 64
     attention: tuple[int, ...] = (2, 4)
     scale_maps: bool = True
-    """Multiply maps by the number of tokens, so that they have the scale of features. VPD does not."""
+    """Multiply maps by the number of tokens, so that they have the scale of features. VPD does
+    not."""
     noise: NoiseSpec | None = None
-    """Noise protocol; None: ``vpd-2023`` with latents at the foundation's scale (see ``scale_latents``)."""
+    """Noise protocol; None: ``vpd-2023`` with latents at the foundation's scale (see
+    ``scale_latents``)."""
     scale_latents: bool = True
     """Feed the U-Net latents at the scale it was pre-trained with. VPD does not."""
     class_weights: tuple[float, float] = (0.9, 1.1)
@@ -79,6 +85,8 @@ class ReferTrainConfig:
     freeze: Literal["none", "unet"] = "none"
     unet_init: Literal["pretrained", "random"] = "pretrained"
     text_adapter: bool = True
+    select: Literal["last", "best"] = "last"
+    """Which weights are kept: the last, or those with the best oIoU on the watched images (VPD)."""
     seed: int = 0
     progress: bool = True
 
@@ -124,9 +132,11 @@ class ReferTraining(pl.LightningModule):
         self.log_dict({k: v for k, v in found.items() if "/" not in k}, batch_size=1)
         self.log("val_oIoU", found["oIoU"], prog_bar=True, logger=False, batch_size=1)
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        """VPD's groups: no weight decay on parameters with "norm" in their name, another rate for the U-Net."""
-        config, groups = self.config, {}
+    def configure_optimizers(self):  # type: ignore[no-untyped-def]
+        """VPD's groups: no weight decay on parameters with "norm" in their name, another rate for
+        the U-Net."""
+        config = self.config
+        groups: dict[tuple[bool, bool], dict[str, Any]] = {}
         for name, parameter in self.model.named_parameters():
             if not parameter.requires_grad:
                 continue
@@ -134,7 +144,11 @@ class ReferTraining(pl.LightningModule):
             rate = config.loop.lr * (config.unet_lr_mult if of_unet else 1.0)
             group = groups.setdefault(
                 (of_unet, decays),
-                {"params": [], "lr": rate, "weight_decay": config.loop.weight_decay if decays else 0.0},
+                {
+                    "params": [],
+                    "lr": rate,
+                    "weight_decay": config.loop.weight_decay if decays else 0.0,
+                },
             )
             group["params"].append(parameter)
         total = config.loop.steps
@@ -177,9 +191,7 @@ def build(config: ReferTrainConfig) -> ReferSegmenter:
     return model
 
 
-def _load_data(
-    config: ReferTrainConfig, model: ReferSegmenter
-) -> tuple[ReferTable, ReferSamples]:
+def _load_data(config: ReferTrainConfig, model: ReferSegmenter) -> tuple[ReferTable, ReferSamples]:
     """The training table and the validation samples."""
     data, batch, seed = config.data, config.loop.batch, config.seed
     if data.name == "tabletop" and data.root is None:
@@ -198,7 +210,8 @@ def _load_data(
 
 
 def train(config: ReferTrainConfig) -> dict[str, float]:
-    """Trains, or goes on from ``config.out/last.ckpt``; writes ``config.out/model``, which :func:`vpd.load` reads.
+    """Trains, or goes on from ``config.out/last.ckpt``; writes ``config.out/model``, which
+    :func:`vpd.load` reads.
 
     Returns:
         Metrics of the trained model on the whole validation split.
@@ -215,9 +228,18 @@ def train(config: ReferTrainConfig) -> dict[str, float]:
         "%d objects, %d sentences, %d steps of %d; %.2f M parameters",
         table.count, table.sentences, config.loop.steps, config.loop.batch, trained / 1e6,
     )  # fmt: skip
-    fit(ReferTraining(model, config, table, val), config.loop, out, progress=config.progress)
-    metrics = evaluate_refer(model.to(device), val, batch=64, text_blind=True, progress=config.progress).metrics
-    shipped = config.foundation if not config.weights and config.foundation in store.shipped() else None
+    module = ReferTraining(model, config, table, val)
+    best = config.select == "best"
+    fit(module, config.loop, out, progress=config.progress, monitor="oIoU" if best else None)
+    if best:
+        state = torch.load(out / "best.ckpt", weights_only=True, map_location="cpu")["state_dict"]
+        module.load_state_dict(state)
+    metrics = evaluate_refer(
+        model.to(device), val, batch=64, text_blind=True, progress=config.progress
+    ).metrics
+    shipped = (
+        config.foundation if not config.weights and config.foundation in store.shipped() else None
+    )
     card = {"config": asdict(config), "metrics": metrics, "licence": "Apache-2.0"}
     store.save(model.float().cpu(), out / "model", foundation=shipped, card=card)
     return metrics

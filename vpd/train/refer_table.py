@@ -1,4 +1,5 @@
-"""A referring data set held in memory: every image encoded once (VPD's autoencoder is frozen and its images are not augmented)."""
+"""A referring data set held in memory: every image encoded once (VPD's autoencoder is frozen and
+its images are not augmented)."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ def tabletop_refs(split: tabletop.TabletopSplit) -> Iterator[Referred]:
 
 
 def dataset_refs(data: ReferDataset, images: Sequence[int]) -> Iterator[Referred]:
-    """The objects of a REFER data set; ``images`` lists its image ids in the order they are encoded."""
+    """The objects of a REFER data set; ``images`` lists its image ids in the order they are
+    encoded."""
     index = {image: i for i, image in enumerate(images)}
     for ref in data.refs:
         yield Referred(index[ref.image_id], data.mask(ref), [s.text for s in ref.sentences])
@@ -55,7 +57,8 @@ def dataset_refs(data: ReferDataset, images: Sequence[int]) -> Iterator[Referred
 class ReferTable:
     """Latents, packed masks and tokens of a training set, drawn from by step number.
 
-    An epoch visits every referred object once, in an order that depends on (seed, epoch), each with one random sentence.
+    An epoch visits every referred object once, in an order that depends on (seed, epoch), each
+    with one random sentence.
 
     Args:
         model: Encodes the images, under its noise protocol.
@@ -76,14 +79,17 @@ class ReferTable:
         config = model.config
         if config.noise.adds_noise and config.noise.seed is None:
             raise ValueError(
-                "training encodes each image once: its noise protocol needs a seed, got NoiseSpec(seed=None)"
+                "training encodes each image once: its noise protocol needs a seed, "
+                "got NoiseSpec(seed=None)"
             )
         self.size, self.batch, self.seed = config.image_size, batch, seed
         rows, packed, ids, counts = [], [], [], []
         for ref in refs:
             rows.append(ref.image)
             packed.append(np.packbits(self._resized(ref.mask), axis=-1))
-            ids.append(tokenize(list(ref.sentences), length=config.token_length).ids.to(torch.int32))
+            ids.append(
+                tokenize(list(ref.sentences), length=config.token_length).ids.to(torch.int32)
+            )
             counts.append(len(ref.sentences))
         if len(rows) < batch:
             raise ValueError(f"expected at least one batch of {batch} objects, got {len(rows)}")

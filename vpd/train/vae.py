@@ -25,7 +25,8 @@ class VAEStage:
     )
     crop: int = 64
     cycle: int | None = None
-    """Steps over which the learning rate falls along a cosine before it starts again: a restart finds colour axes that the
+    """Steps over which the learning rate falls along a cosine before it starts again: a restart
+    finds colour axes that the
     first fall missed. None: it falls once, over the whole run."""
     kl_weight: float = 2e-4
 
@@ -72,12 +73,16 @@ class VAETraining(pl.LightningModule):
         loss = reconstruction_loss(
             self.vae.decode(latents), image, posterior.mean, posterior.logvar, self.stage.kl_weight
         )
-        self.log_dict({"pixels": loss.pixels, "edges": loss.edges, "kl": loss.kl}, batch_size=len(image))
+        self.log_dict(
+            {"pixels": loss.pixels, "edges": loss.edges, "kl": loss.kl}, batch_size=len(image)
+        )
         self.log("loss", loss.total, prog_bar=True, batch_size=len(image))
         return loss.total
 
     def validation_step(self, _: int) -> None:
-        self.log("psnr", psnr(self.vae, self._val, min(64, len(self._val))), prog_bar=True, batch_size=1)
+        self.log(
+            "psnr", psnr(self.vae, self._val, min(64, len(self._val))), prog_bar=True, batch_size=1
+        )
 
     def configure_optimizers(self):  # type: ignore[no-untyped-def]
         cycle = self.stage.cycle or self.stage.loop.steps
@@ -90,7 +95,8 @@ class VAETraining(pl.LightningModule):
 
 @torch.no_grad()
 def psnr(vae: AutoencoderKL, split: tabletop.TabletopSplit, count: int) -> float:
-    """Reconstruction PSNR in dB over ``count`` scenes (peak-to-peak 2, error averaged over all of them)."""
+    """Reconstruction PSNR in dB over ``count`` scenes (peak-to-peak 2, error averaged over all of
+    them)."""
     device = next(vae.parameters()).device
     total, n = 0.0, 0
     for first in range(0, count, 32):
@@ -102,9 +108,7 @@ def psnr(vae: AutoencoderKL, split: tabletop.TabletopSplit, count: int) -> float
 
 
 @torch.no_grad()
-def encode_split(
-    vae: AutoencoderKL, split: tabletop.TabletopSplit, batch: int = 64
-) -> Tensor:
+def encode_split(vae: AutoencoderKL, split: tabletop.TabletopSplit, batch: int = 64) -> Tensor:
     """Unscaled latents (posterior mode) of every scene: float16 [N, C, h, w] on the CPU."""
     device = next(vae.parameters()).device
     parts = []

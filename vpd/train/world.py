@@ -38,7 +38,8 @@ def _captions_of(job: tuple[tabletop.TabletopSplit, int, int, int, int]) -> np.n
 def caption_bank(
     split: tabletop.TabletopSplit, per_scene: int, length: int, workers: int | None = None
 ) -> Tensor:
-    """Draws and tokenises captions for every scene of a split, in parallel; the same for the same scenes.
+    """Draws and tokenises captions for every scene of a split, in parallel; the same for the same
+    scenes.
 
     Returns:
         int32 [N, per_scene, length].
