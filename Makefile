@@ -91,7 +91,8 @@ ctest: $(STAMPS)/vpd
 sanitize: $(STAMPS)/vpd ## the C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(VENV)/bin/cmake -S . -B $(SANITIZE) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(VENV))/bin/ninja \
 	  -DPython_EXECUTABLE=$(abspath $(PY)) -DVPD_PYTHON=OFF -DVPD_TESTS=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo \
-	  -DCMAKE_CXX_FLAGS="-O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
+	  -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1" \
+	  -DCMAKE_CXX_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
 	$(VENV)/bin/cmake --build $(SANITIZE)
 	ASAN_OPTIONS=detect_leaks=0 $(VENV)/bin/ctest --test-dir $(SANITIZE) --output-on-failure
 

@@ -11,7 +11,9 @@ _BUILT_FOR = "2.13"
 try:
     from vpd import _C as core
 except ImportError as error:
-    built = sorted(path.name for path in Path(__file__).parent.glob("_C*"))
+    import vpd
+
+    built = sorted(path.name for folder in vpd.__path__ for path in Path(folder).glob("_C.*.so"))
     raise ImportError(
         f"vpd's compiled core did not load: {error}. "
         f"Installed PyTorch: {torch.__version__}, vpd expects {_BUILT_FOR}.*; "

@@ -5,6 +5,7 @@
 #include <ATen/OpMathType.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
+#include <torch/library.h>
 
 #include "ops/cpu/cross_attention_parts.h"
 #include "ops/cross_attention.h"
