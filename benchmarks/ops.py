@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from common import check, machine, report
+from _common import check, machine, report
 from torch import Tensor
 
 from vpd import ops, reference

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from common import check, machine, peak_rss, report, reset_peak_rss, rss
+from _common import check, machine, peak_rss, report, reset_peak_rss, rss
 
 import vpd
 from vpd.nn import channels_last

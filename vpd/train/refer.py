@@ -209,6 +209,13 @@ def _load_data(config: ReferTrainConfig, model: ReferSegmenter) -> tuple[ReferTa
     return table, refer_samples(ReferDataset(data.root, data.name, data.split_by, data.val_split))
 
 
+def _recipe(config: ReferTrainConfig) -> dict[str, Any]:
+    """What determines the result, without where it was made."""
+    recipe = {k: v for k, v in asdict(config).items() if k not in ("out", "progress")}
+    recipe["data"] = {k: v for k, v in recipe["data"].items() if k not in ("cache_dir", "workers")}
+    return recipe
+
+
 def train(config: ReferTrainConfig) -> dict[str, float]:
     """Trains, or goes on from ``config.out/last.ckpt``; writes ``config.out/model``, which
     :func:`vpd.load` reads.
@@ -240,6 +247,6 @@ def train(config: ReferTrainConfig) -> dict[str, float]:
     shipped = (
         config.foundation if not config.weights and config.foundation in store.shipped() else None
     )
-    card = {"config": asdict(config), "metrics": metrics, "licence": "Apache-2.0"}
+    card = {"config": _recipe(config), "metrics": metrics, "licence": "Apache-2.0"}
     store.save(model.float().cpu(), out / "model", foundation=shipped, card=card)
     return metrics
