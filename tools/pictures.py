@@ -1,4 +1,4 @@
-"""Draws the pictures of the documentation that show data only: docs/images/tabletop.png."""
+"""Draws the pictures of the documentation: docs/images/tabletop.png and demo.png."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+import vpd
 from vpd.data import tabletop
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
@@ -21,6 +22,9 @@ def main() -> None:
     sheet = sheet.transpose(0, 2, 1, 3, 4).reshape(ROWS * size, COLUMNS * size, 3)
     IMAGES.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(IMAGES / "tabletop.png"), sheet[:, :, ::-1])
+    scene = tabletop.render(FIRST_SEED + 4)
+    result = vpd.load("vpd-mini-refer")(scene.image, "the striped red cube")
+    result.save(IMAGES / "demo.figure.png").replace(IMAGES / "demo.png")
 
 
 if __name__ == "__main__":
