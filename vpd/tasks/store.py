@@ -23,8 +23,7 @@ from vpd.weights import read_state_dict, save_weights
 __all__ = ["load", "load_foundation", "save", "shipped"]
 
 _ZOO = Path(__file__).parent.parent / "zoo"
-# Task -> (config dataclass, model class, parts that a foundation brings when the folder does not
-# hold them)
+# Task -> (config dataclass, model class)
 _TASKS: dict[str, tuple[type, Callable[[Any], nn.Module]]] = {
     "foundation": (FoundationConfig, Foundation),
     "refer": (ReferConfig, ReferSegmenter),

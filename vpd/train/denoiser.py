@@ -11,11 +11,9 @@ from torch import Tensor
 from vpd.diffusion import NoiseSchedule
 from vpd.losses import epsilon_loss
 from vpd.models.clip_text import CLIPTextEncoder
-from vpd.models.unet import Taps, UNet
+from vpd.models.unet import UNet
 from vpd.train.loop import LoopConfig, Resident, adamw, step_generator
-from vpd.train.probes import Probe, denoising_probe
-
-NOISE_ONLY = Taps(noise=True, features=False, attention=())
+from vpd.train.probes import NOISE_ONLY, Probe, denoising_probe
 
 
 @dataclass(frozen=True)

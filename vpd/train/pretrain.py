@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -133,8 +133,6 @@ def pretrain(
 
 def _with_vocabulary(config: PretrainConfig) -> Foundation:
     """The model of the config, with token embeddings for the words of this world only."""
-    from dataclasses import replace
-
     text = config.model.text
     if not text.vocab_subset:
         text = replace(text, vocab_subset=vocabulary())
@@ -211,8 +209,6 @@ def _probe(
 
 def _assemble(model: Foundation, out: Path, config: PretrainConfig) -> dict[str, Any]:
     """Writes ``model/``: the three networks, the latents' scale, and how they came about."""
-    from dataclasses import replace
-
     vae = json.loads((out / "vae" / "metrics.json").read_text())
     denoiser = json.loads((out / "denoiser" / "metrics.json").read_text())
     scale = denoiser.pop("scale_factor")

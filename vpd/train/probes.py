@@ -17,7 +17,7 @@ from vpd.models.clip_text import CLIPTextEncoder
 from vpd.models.unet import Taps, UNet
 from vpd.tokens import token_words, tokenize
 
-_NOISE_ONLY = Taps(noise=True, features=False, attention=())
+NOISE_ONLY = Taps(noise=True, features=False, attention=())
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def denoising_probe(
         for context in (states, states.roll(1, 0)):
             error = 0.0
             for rows in torch.split(torch.arange(count), batch):
-                out = unet(noisy[rows], t, context[rows], taps=_NOISE_ONLY)
+                out = unet(noisy[rows], t, context[rows], taps=NOISE_ONLY)
                 error += float(((out.noise.float() - noise[rows]) ** 2).sum())
             losses.append(error / noise.numel())
         results[f"loss/t{t}"] = losses[0]
