@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from helpers import load_golden
@@ -54,6 +56,28 @@ def test_dice_extremes():
     right = F.one_hot(target, 2).permute(0, 3, 1, 2) * 100.0
     assert float(losses.dice_loss(right, target)) == pytest.approx(0, abs=1e-6)
     assert float(losses.dice_loss(-right, target)) == pytest.approx(1 - 1 / 65)
+
+
+def test_contrastive_loss_is_transformers_clip_loss():
+    clip = pytest.importorskip("transformers.models.clip.modeling_clip")
+    image, text = (torch.randn(7, 5, dtype=torch.double, requires_grad=True) for _ in range(2))
+    scale = torch.tensor(3.0, dtype=torch.double, requires_grad=True)
+    leaves = (image, text, scale)
+    cosines = F.normalize(text, dim=-1) @ F.normalize(image, dim=-1).t()
+    want = clip.image_text_contrastive_loss(cosines * scale)
+    got = losses.contrastive_loss(*leaves)
+    torch.testing.assert_close(got, want)
+    grads = [torch.autograd.grad(loss, leaves) for loss in (got, want)]
+    torch.testing.assert_close(*grads)
+
+
+def test_contrastive_loss_extremes():
+    rows = torch.eye(6)
+    assert float(losses.contrastive_loss(rows, 3 * rows, torch.tensor(100.0))) < 1e-6
+    blind = losses.contrastive_loss(torch.ones(6, 4), torch.randn(6, 4), torch.tensor(1.0))
+    assert float(blind) >= math.log(6)
+    with pytest.raises(ValueError, match=r"text must be floating point \[6, 6\]"):
+        losses.contrastive_loss(rows, rows[:5], torch.tensor(1.0))
 
 
 @pytest.mark.parametrize("cap", [1.0, 3.0, 100.0])

@@ -7,6 +7,8 @@ import torch
 
 __all__: list[str] = [
     "AutoencoderKL",
+    "CLIPImageEncoder",
+    "CLIPImageOutput",
     "CLIPTextEncoder",
     "CLIPTextOutput",
     "DiagonalGaussian",
@@ -21,10 +23,13 @@ __all__: list[str] = [
     "UNetTaps",
     "VQModel",
     "WeightMatch",
+    "contrastive_loss",
     "detect_layout",
     "dice_loss",
     "epsilon_loss",
+    "keep_freed_memory",
     "match_weights",
+    "openai_clip_to_transformers",
     "plan_conversion",
     "read_weights",
     "reconstruction_loss",
@@ -119,6 +124,41 @@ class VQModel:
     def quantise(
         self, params: collections.abc.Sequence[torch.Tensor], h: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]: ...
+    def table(self) -> list[tuple[str, list[int], bool]]: ...
+
+class CLIPImageOutput:
+    @property
+    def hidden(self) -> torch.Tensor: ...
+    @property
+    def last(self) -> torch.Tensor: ...
+    @property
+    def penultimate(self) -> torch.Tensor: ...
+    @property
+    def pooled(self) -> torch.Tensor: ...
+    @property
+    def projected(self) -> torch.Tensor | None: ...
+
+class CLIPImageEncoder:
+    def __init__(
+        self,
+        *,
+        hidden_size: int,
+        intermediate_size: int,
+        num_hidden_layers: int,
+        num_attention_heads: int,
+        image_size: int,
+        patch_size: int,
+        num_channels: int,
+        projection_dim: int,
+        hidden_act: str,
+        layer_norm_eps: float,
+    ) -> None: ...
+    def forward(
+        self, params: collections.abc.Sequence[torch.Tensor], pixels: torch.Tensor
+    ) -> CLIPImageOutput: ...
+    def initialise(
+        self, device: torch.device, dtype: torch.dtype, generator: torch.Generator | None = None
+    ) -> list[torch.Tensor]: ...
     def table(self) -> list[tuple[str, list[int], bool]]: ...
 
 class CLIPTextOutput:
@@ -308,6 +348,9 @@ class UNet:
     ) -> list[torch.Tensor]: ...
     def table(self) -> list[tuple[str, list[int], bool]]: ...
 
+def contrastive_loss(
+    image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor
+) -> torch.Tensor: ...
 def detect_layout(
     file: collections.abc.Sequence[tuple[str, collections.abc.Sequence[int]]],
 ) -> str: ...
@@ -319,11 +362,19 @@ def epsilon_loss(
     cap: float,
     reduction: str,
 ) -> torch.Tensor: ...
+def keep_freed_memory() -> None: ...
 def match_weights(
     file: collections.abc.Sequence[tuple[str, collections.abc.Sequence[int]]],
     module: collections.abc.Sequence[tuple[str, collections.abc.Sequence[int]]],
     path: str,
 ) -> WeightMatch: ...
+def openai_clip_to_transformers(
+    file: collections.abc.Sequence[tuple[str, torch.Tensor]], path: str
+) -> list[tuple[str, torch.Tensor]]:
+    """
+    CLIP towers by OpenAI's names, by transformers'; the rest as it is
+    """
+
 def plan_conversion(
     file: collections.abc.Sequence[tuple[str, collections.abc.Sequence[int]]], to: str, path: str
 ) -> list[tuple[str, str, list[int]]]: ...

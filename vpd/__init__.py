@@ -16,6 +16,8 @@ _PUBLIC = {
     "VQConfig": "vpd.models.autoencoder",
     "CLIPTextEncoder": "vpd.models.clip_text",
     "CLIPTextConfig": "vpd.models.clip_text",
+    "CLIPImageEncoder": "vpd.models.clip_image",
+    "CLIPImageConfig": "vpd.models.clip_image",
     "TextAdapter": "vpd.models.adapters",
     "ReferDecoder": "vpd.models.refer_decoder",
     "NoiseSpec": "vpd.protocol",

@@ -14,6 +14,7 @@ from vpd._load import core
 __all__ = [
     "ReconstructionLoss",
     "Reduction",
+    "contrastive_loss",
     "dice_loss",
     "epsilon_loss",
     "reconstruction_loss",
@@ -85,6 +86,23 @@ def epsilon_loss(
         ValueError: Shapes or dtypes that do not fit.
     """
     return core.epsilon_loss(prediction, noise, alpha_bar, cap, reduction)
+
+
+def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+    """Symmetric contrastive loss of CLIP (Radford et al. 2021, figure 3).
+
+    The mean of two cross-entropies over the batch: each image picks its text, each text its image,
+    by the cosines of their embeddings.
+
+    Args:
+        image: [B, D] embeddings, of any length (they are normalised here).
+        text: [B, D], row i belongs to image i.
+        scale: Scalar tensor that multiplies the cosines, ``exp(logit_scale)`` of CLIP.
+
+    Raises:
+        ValueError: Shapes or dtypes that do not fit.
+    """
+    return core.contrastive_loss(image, text, scale)
 
 
 class ReconstructionLoss(NamedTuple):

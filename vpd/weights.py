@@ -27,7 +27,7 @@ _FAMILIES = {
     "ldm": ("sd", "ldm-unet", "ldm-vae"),
     "diffusers": ("diffusers", "diffusers-unet", "diffusers-vae"),
     "vpd": ("vpd", "vpd-refer", "vpd-seg", "vpd-depth"),
-    "clip": ("clip", "clip-text", "clip-vision"),
+    "clip": ("clip", "clip-text", "clip-vision", "openai-clip"),
 }
 _LAYOUTS = ("auto", "unknown", *_FAMILIES, *(name for f in _FAMILIES.values() for name in f))
 _FOLDERS = ("unet", "vae", "text_encoder")  # of a diffusers model
@@ -153,8 +153,9 @@ def load_weights(
     """Loads weights into a module whose parameters have original names; all of them or none.
 
     Networks (U-Net, autoencoder, CLIP towers) are found by their names under any prefix, in the
-    original or diffusers' naming. Values are converted to each parameter's dtype. A parametrised
-    weight (LoRA) gets its original replaced, the adapter stays.
+    original or diffusers' naming; CLIP in transformers' or OpenAI's, whose tensors are reported by
+    transformers' names. Values are converted to each parameter's dtype. A parametrised weight
+    (LoRA) gets its original replaced, the adapter stays.
 
     Args:
         module: A network of vpd, a task model, or any module with such parameters.
@@ -181,18 +182,20 @@ def load_weights(
     """
     tensors, name = _source(source)
     targets = _targets(module)
+    found = core.detect_layout(_entries(tensors))
+    tensors = dict(core.openai_clip_to_transformers(list(tensors.items()), name))
     match = core.match_weights(_entries(tensors), _entries(targets), name)
-    _check_layout(layout, match.layout, name)
+    _check_layout(layout, found, name)
     mismatched = [Mismatch(m, tuple(a), tuple(b)) for m, a, b in match.mismatched]
     report = LoadReport(match.missing + match.absent, match.unexpected, mismatched)
     if not match.pairs:
         raise ValueError(
             f"{name}: none of the {len(targets)} parameters of {type(module).__name__} "
-            f"(such as {_names(list(targets))}) is in it; its layout is '{match.layout}', "
+            f"(such as {_names(list(targets))}) is in it; its layout is '{found}', "
             f"its tensors are {_names(list(tensors))}"
         )
     if strict and (match.missing or match.unexpected or mismatched):
-        raise ValueError(_complaint(module, name, match, mismatched))
+        raise ValueError(_complaint(module, f"{name} (layout '{found}')", match, mismatched))
     pairs = [(targets[target], tensors[source]) for target, source in match.pairs]
     for (target, tensor), (target_name, _) in zip(pairs, match.pairs, strict=True):
         if target.is_meta:
@@ -423,7 +426,7 @@ def _names(names: list[str]) -> str:
 
 
 def _complaint(module: nn.Module, name: str, match: Any, mismatched: list[Mismatch]) -> str:
-    parts = [f"{name} (layout '{match.layout}') does not fit {type(module).__name__}"]
+    parts = [f"{name} does not fit {type(module).__name__}"]
     if match.missing:
         parts.append(f"{len(match.missing)} missing from the file: {_names(match.missing)}")
     if match.unexpected:

@@ -6,6 +6,7 @@
 #include <system_error>
 
 #include "io/match.h"
+#include "io/openai_clip.h"
 #include "io/weights.h"
 
 namespace vpd::bind {
@@ -73,6 +74,9 @@ void bind_io(py::module_& module) {
         return io::detect_layout(all, io::find_networks(all));
       },
       py::arg("file"));
+
+  module.def("openai_clip_to_transformers", &io::openai_clip_to_transformers, py::arg("file"),
+             py::arg("path"), "CLIP towers by OpenAI's names, by transformers'; the rest as it is");
 
   py::class_<io::Match>(module, "WeightMatch")
       .def_readonly("layout", &io::Match::layout)

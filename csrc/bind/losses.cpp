@@ -1,4 +1,5 @@
 #include "bind/network.h"
+#include "losses/contrastive.h"
 #include "losses/cross_entropy.h"
 #include "losses/dice.h"
 #include "losses/epsilon.h"
@@ -33,6 +34,8 @@ void bind_losses(py::module_& module) {
       },
       py::arg("prediction"), py::arg("noise"), py::arg("alpha_bar"), py::arg("cap"),
       py::arg("reduction"));
+  module.def("contrastive_loss", &losses::contrastive_loss, py::arg("image"), py::arg("text"),
+             py::arg("scale"), py::call_guard<py::gil_scoped_release>());
 
   using losses::ReconstructionLoss;
   py::class_<ReconstructionLoss>(module, "ReconstructionLoss")

@@ -1,10 +1,12 @@
 // vpd._C: the only place where the core meets Python. One bind_*.cpp per area.
 #include "bind/network.h"
+#include "core/memory.h"
 
 namespace vpd::bind {
 
 void bind_adapters(py::module_& module);
 void bind_autoencoder(py::module_& module);
+void bind_clip_image(py::module_& module);
 void bind_clip_text(py::module_& module);
 void bind_diffusion(py::module_& module);
 void bind_io(py::module_& module);
@@ -17,8 +19,10 @@ void bind_unet(py::module_& module);
 
 PYBIND11_MODULE(_C, module) {
   module.doc() = "C++ core of vpd";
+  module.def("keep_freed_memory", &vpd::keep_freed_memory);
   vpd::bind::bind_adapters(module);
   vpd::bind::bind_autoencoder(module);
+  vpd::bind::bind_clip_image(module);
   vpd::bind::bind_clip_text(module);
   vpd::bind::bind_diffusion(module);
   vpd::bind::bind_io(module);

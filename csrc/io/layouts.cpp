@@ -5,6 +5,7 @@
 #include <set>
 
 #include "core/check.h"
+#include "io/openai_clip.h"
 
 namespace vpd::io {
 namespace {
@@ -158,7 +159,11 @@ std::string detect_layout(const Entries& entries, const std::vector<Network>& ne
     if (any_contains(entries, "last_layer_depth.")) return "vpd-depth";
     if (any_contains(entries, "classifier.")) return "vpd-refer";
   }
-  if (networks.empty()) return "unknown";
+  if (networks.empty()) {
+    std::vector<std::string> names;
+    for (const Entry& entry : entries) names.push_back(entry.name);
+    return has_openai_clip(names) ? "openai-clip" : "unknown";
+  }
   const bool diffusers = std::any_of(networks.begin(), networks.end(), [](const Network& n) {
     return n.naming == Naming::kDiffusers;
   });
@@ -194,28 +199,31 @@ void refuse_other_models(const Entries& entries, const std::string& path) {
 }
 
 bool is_ignorable(std::string_view name) {
-  static const std::set<std::string_view> kSchedule = {"betas",
-                                                       "alphas_cumprod",
-                                                       "alphas_cumprod_prev",
-                                                       "sqrt_alphas_cumprod",
-                                                       "sqrt_one_minus_alphas_cumprod",
-                                                       "log_one_minus_alphas_cumprod",
-                                                       "sqrt_recip_alphas_cumprod",
-                                                       "sqrt_recipm1_alphas_cumprod",
-                                                       "posterior_variance",
-                                                       "posterior_log_variance_clipped",
-                                                       "posterior_mean_coef1",
-                                                       "posterior_mean_coef2",
-                                                       "lvlb_weights",
-                                                       "logvar",
-                                                       "scale_factor",
-                                                       "logit_scale"};
+  static const std::set<std::string_view> kNumbers = {"betas",
+                                                      "alphas_cumprod",
+                                                      "alphas_cumprod_prev",
+                                                      "sqrt_alphas_cumprod",
+                                                      "sqrt_one_minus_alphas_cumprod",
+                                                      "log_one_minus_alphas_cumprod",
+                                                      "sqrt_recip_alphas_cumprod",
+                                                      "sqrt_recipm1_alphas_cumprod",
+                                                      "posterior_variance",
+                                                      "posterior_log_variance_clipped",
+                                                      "posterior_mean_coef1",
+                                                      "posterior_mean_coef2",
+                                                      "lvlb_weights",
+                                                      "logvar",
+                                                      "scale_factor",
+                                                      "logit_scale",
+                                                      "input_resolution",
+                                                      "context_length",
+                                                      "vocab_size"};
   if (name.starts_with("model_ema.") || name.starts_with("first_stage_model.loss.")) return true;
   if (name.ends_with("embeddings.position_ids")) return true;
   for (const std::string_view prefix : {"module.", "sd_model."}) {
     if (name.starts_with(prefix)) name.remove_prefix(prefix.size());
   }
-  return kSchedule.contains(name);
+  return kNumbers.contains(name);
 }
 
 }  // namespace vpd::io

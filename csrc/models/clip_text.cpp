@@ -2,18 +2,14 @@
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/embedding.h>
-#include <ATen/ops/gelu.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/searchsorted.h>
-#include <ATen/ops/sigmoid.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/where.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "core/check.h"
-#include "ops/sdpa.h"
 
 namespace vpd::models {
 
@@ -21,19 +17,23 @@ namespace {
 
 constexpr double kEmbeddingStd = 0.02;
 
+CLIPLayerConfig layer_config(const CLIPTextConfig& config) {
+  return {.hidden_size = config.hidden_size,
+          .intermediate_size = config.intermediate_size,
+          .num_attention_heads = config.num_attention_heads,
+          .num_hidden_layers = config.num_hidden_layers,
+          .hidden_act = config.hidden_act,
+          .layer_norm_eps = config.layer_norm_eps,
+          .causal = true};
+}
+
 CLIPTextConfig checked(CLIPTextConfig config) {
-  VPD_CHECK(config.vocab_size > 0 && config.intermediate_size > 0 && config.num_hidden_layers > 0 &&
-                config.max_position_embeddings > 0 && config.projection_dim >= 0,
-            "CLIPTextConfig: vocab_size, intermediate_size, num_hidden_layers and "
-            "max_position_embeddings must be positive and projection_dim not negative, got ",
-            config.vocab_size, ", ", config.intermediate_size, ", ", config.num_hidden_layers, ", ",
-            config.max_position_embeddings, " and ", config.projection_dim);
-  VPD_CHECK(config.num_attention_heads > 0 && config.hidden_size > 0 &&
-                config.hidden_size % config.num_attention_heads == 0,
-            "CLIPTextConfig: hidden_size must divide into num_attention_heads, got ",
-            config.hidden_size, " and ", config.num_attention_heads);
-  VPD_CHECK(config.hidden_act == "quick_gelu" || config.hidden_act == "gelu",
-            "CLIPTextConfig: hidden_act must be quick_gelu or gelu, got '", config.hidden_act, "'");
+  check_clip_layers(layer_config(config), "CLIPTextConfig");
+  VPD_CHECK(
+      config.vocab_size > 0 && config.max_position_embeddings > 0 && config.projection_dim >= 0,
+      "CLIPTextConfig: vocab_size and max_position_embeddings must be positive and "
+      "projection_dim not negative, got ",
+      config.vocab_size, ", ", config.max_position_embeddings, " and ", config.projection_dim);
   const std::vector<int64_t>& subset = config.vocab_subset;
   VPD_CHECK(
       std::adjacent_find(subset.begin(), subset.end(), std::greater_equal<>()) == subset.end() &&
@@ -48,56 +48,7 @@ int64_t table_rows(const CLIPTextConfig& config) {
                                      : static_cast<int64_t>(config.vocab_subset.size()) + 1;
 }
 
-// Standard deviations of transformers' CLIP initialisation.
-double input_std(const CLIPTextConfig& config) {
-  return 1.0 / std::sqrt(2.0 * static_cast<double>(config.hidden_size * config.num_hidden_layers));
-}
-
-nn::Linear projection(Scope scope, int64_t in, int64_t out, double std, bool bias = true) {
-  return nn::Linear(scope, in, out, bias, Init::normal(std), Init::zeros());
-}
-
 }  // namespace
-
-CLIPTextLayer::CLIPTextLayer(Scope scope, const CLIPTextConfig& config)
-    : heads_(config.num_attention_heads),
-      quick_gelu_(config.hidden_act == "quick_gelu"),
-      k_proj_(projection(scope / "self_attn.k_proj", config.hidden_size, config.hidden_size,
-                         input_std(config))),
-      v_proj_(projection(scope / "self_attn.v_proj", config.hidden_size, config.hidden_size,
-                         input_std(config))),
-      q_proj_(projection(scope / "self_attn.q_proj", config.hidden_size, config.hidden_size,
-                         input_std(config))),
-      out_proj_(projection(scope / "self_attn.out_proj", config.hidden_size, config.hidden_size,
-                           1.0 / std::sqrt(static_cast<double>(config.hidden_size)))),
-      layer_norm1_(scope / "layer_norm1", config.hidden_size, config.layer_norm_eps),
-      fc1_(projection(scope / "mlp.fc1", config.hidden_size, config.intermediate_size,
-                      1.0 / std::sqrt(2.0 * static_cast<double>(config.hidden_size)))),
-      fc2_(projection(scope / "mlp.fc2", config.intermediate_size, config.hidden_size,
-                      input_std(config))),
-      layer_norm2_(scope / "layer_norm2", config.hidden_size, config.layer_norm_eps) {}
-
-Tensor CLIPTextLayer::attend(const Params& p, const Tensor& x,
-                             const std::optional<Tensor>& mask) const {
-  const auto split = [&](const Tensor& t) {  // [B, N, C] -> [B, heads, N, D]
-    return t.unflatten(-1, {heads_, -1}).transpose(1, 2);
-  };
-  const Tensor q = split(q_proj_(p, x));
-  const Tensor out =
-      ops::sdpa(q, split(k_proj_(p, x)), split(v_proj_(p, x)), mask,
-                /*causal=*/!mask.has_value(), 1.0 / std::sqrt(static_cast<double>(q.size(-1))));
-  return out_proj_(p, out.transpose(1, 2).flatten(2));
-}
-
-Tensor CLIPTextLayer::activate(const Tensor& x) const {
-  return quick_gelu_ ? x * at::sigmoid(1.702 * x) : at::gelu(x);
-}
-
-Tensor CLIPTextLayer::operator()(const Params& p, const Tensor& x,
-                                 const std::optional<Tensor>& mask) const {
-  const Tensor h = x + attend(p, layer_norm1_(p, x), mask);
-  return h + fc2_(p, activate(fc1_(p, layer_norm2_(p, h))));
-}
 
 CLIPTextEncoder::CLIPTextEncoder(CLIPTextConfig config)
     : config_(checked(std::move(config))),
@@ -108,21 +59,12 @@ CLIPTextEncoder::CLIPTextEncoder(CLIPTextConfig config)
                               .declare("weight",
                                        {config_.max_position_embeddings, config_.hidden_size},
                                        Init::normal(kEmbeddingStd))),
-      layers_([this] {
-        const Scope scope = Scope(table_) / "text_model.encoder.layers";
-        std::vector<CLIPTextLayer> layers;
-        for (int64_t i = 0; i < config_.num_hidden_layers; ++i) {
-          layers.emplace_back(scope / i, config_);
-        }
-        return layers;
-      }()),
+      layers_(clip_layers(Scope(table_) / "text_model.encoder.layers", layer_config(config_))),
       final_layer_norm_(Scope(table_) / "text_model.final_layer_norm", config_.hidden_size,
                         config_.layer_norm_eps) {
   if (config_.projection_dim > 0) {
-    text_projection_ =
-        projection(Scope(table_) / "text_projection", config_.hidden_size, config_.projection_dim,
-                   1.0 / std::sqrt(static_cast<double>(config_.hidden_size)),
-                   /*bias=*/false);
+    text_projection_ = clip_projection(Scope(table_) / "text_projection", config_.hidden_size,
+                                       config_.projection_dim);
   }
 }
 
@@ -167,7 +109,7 @@ CLIPTextOutput CLIPTextEncoder::forward(const Params& p, const Tensor& ids,
   Tensor x = at::embedding(p[token_embedding_], embedding_rows(ids)) +
              p[position_embedding_].narrow(0, 0, tokens);  // [B, N, C]
   CLIPTextOutput out;
-  for (const CLIPTextLayer& layer : layers_) {
+  for (const CLIPLayer& layer : layers_) {
     out.penultimate = x;
     x = layer(p, x, attend);
   }

@@ -1,7 +1,5 @@
 #pragma once
-#include "core/params.h"
-#include "nn/linear.h"
-#include "nn/norm.h"
+#include "models/clip_layer.h"
 
 namespace vpd::models {
 
@@ -29,29 +27,6 @@ struct CLIPTextOutput {
   std::optional<Tensor> projected;  // [B, projection_dim]
 };
 
-// One pre-norm transformer layer with causal attention.
-class CLIPTextLayer {
- public:
-  CLIPTextLayer(Scope scope, const CLIPTextConfig& config);
-  // x [B, N, C]; mask bool [B, 1, N, N] (true = attend) replaces the plain causal mask
-  Tensor operator()(const Params& p, const Tensor& x, const std::optional<Tensor>& mask) const;
-
- private:
-  Tensor attend(const Params& p, const Tensor& x, const std::optional<Tensor>& mask) const;
-  Tensor activate(const Tensor& x) const;
-
-  int64_t heads_;
-  bool quick_gelu_;
-  nn::Linear k_proj_;
-  nn::Linear v_proj_;
-  nn::Linear q_proj_;
-  nn::Linear out_proj_;
-  nn::LayerNorm layer_norm1_;
-  nn::Linear fc1_;
-  nn::Linear fc2_;
-  nn::LayerNorm layer_norm2_;
-};
-
 // The text tower of CLIP (Radford et al. 2021); keys as in transformers ("text_model....",
 // "text_projection.weight").
 class CLIPTextEncoder {
@@ -74,7 +49,7 @@ class CLIPTextEncoder {
   ParamTable table_;
   Slot token_embedding_;
   Slot position_embedding_;
-  std::vector<CLIPTextLayer> layers_;
+  std::vector<CLIPLayer> layers_;
   nn::LayerNorm final_layer_norm_;
   std::optional<nn::Linear> text_projection_;
 };
