@@ -56,6 +56,23 @@ def test_maps_of_words_over_the_image(run, desk, refer):
     assert (code, out, err) == (0, "wrote vpd-out/image.maps.png\n", "")
 
 
+def test_ground(run_json, run, refused, desk, models):
+    model = str(models / "foundation")
+    words = ["ground", "--model", model, "--limit", 3, "--steps", 300, "--scenes", 1]
+    found = run_json(*words, "--out", "there")
+    assert found["protocol"]["model"] == model
+    assert [r["noise"]["noise_t"] for r in found["results"]] == [0, 300]
+    assert {r["kind"] for r in found["results"][0]["rows"]} >= {"size", "color", "phrase"}
+    names = ["grounding.json", "grounding.png", "grounding.maps.png"]
+    assert found["files"] == [f"there/{name}" for name in names]
+    assert json.loads((desk / "there/grounding.json").read_text()) == found
+    assert all(cv2.imread(path) is not None for path in found["files"][1:])
+    code, out, _ = run(*words, "--strides", 4)
+    assert code == 0
+    assert "pointing at any object" in out
+    assert "split must be one of" in refused("ground", "--model", model, "--split", "all")
+
+
 def test_data_check(run, tmp_path):
     write_refer(tmp_path, ["val"], {"val": 2}, workers=1, progress=False)
     code, out, _ = run("data", "check", "tabletop", "--root", tmp_path)

@@ -11,12 +11,15 @@ import torch
 
 import vpd
 from vpd.models.autoencoder import AutoencoderConfig
+from vpd.models.clip import CLIPConfig
+from vpd.models.clip_image import CLIPImageConfig
 from vpd.models.clip_text import CLIPTextConfig
 from vpd.models.unet import UNetConfig
 from vpd.protocol import NoiseSpec
 from vpd.tasks.foundation import FoundationConfig
 
 pytest.importorskip("lightning")
+from vpd.train.contrastive import ContrastiveStage
 from vpd.train.denoiser import DenoiserStage
 from vpd.train.loop import LoopConfig, step_generator
 from vpd.train.pretrain import PretrainConfig, pretrain
@@ -33,6 +36,17 @@ TOY = FoundationConfig(
     ),
     text=CLIPTextConfig(
         hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+    ),
+    clip=CLIPConfig(
+        text=CLIPTextConfig(
+            hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+            projection_dim=8,
+        ),
+        image=CLIPImageConfig(
+            hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+            image_size=128, patch_size=32, projection_dim=8,
+        ),
+        token_length=64,
     ),
     image_size=128,
     token_length=64,
@@ -60,7 +74,9 @@ def toy_pretraining(out, cache) -> PretrainConfig:
     return PretrainConfig(
         out=str(out), model=TOY, scenes=6, captions_per_scene=2, cache_dir=cache, workers=1,
         progress=False,
-        vae=VAEStage(loop=loop()), denoiser=DenoiserStage(loop=loop(ema=0.5), val_scenes=4),
+        vae=VAEStage(loop=loop()),
+        denoiser=DenoiserStage(loop=loop(ema=0.5, val_every=2), val_scenes=4),
+        contrastive=ContrastiveStage(loop=loop()),
     )  # fmt: skip
 
 
@@ -90,7 +106,17 @@ def foundation(tmp_path_factory, cache, small_val):
 def test_pretraining_writes_a_model_that_loads(foundation):
     out, metrics = foundation
     model = vpd.load(out / "model")
-    assert {"psnr", "loss/t500", "rise/t500", "pointing/color"} <= set(metrics)
+    assert {
+        "psnr", "loss/t500", "rise/t500", "pointing/color", "retrieval/text", "drawn/retrieval"
+    } <= set(metrics)  # fmt: skip
+    assert float(model.clip.logit_scale.exp()) == pytest.approx(1 / 0.07, rel=0.2)
+    assert model.clip.embed_text(["a red cube"]).norm(dim=-1).item() == pytest.approx(1)
+    for stage in ("vae", "denoiser", "contrastive"):
+        assert (out / stage / "curves.png").stat().st_size > 0
+    assert [p.name for p in sorted((out / "denoiser" / "pictures").iterdir())] == [
+        "step-000002.png", "step-000004.png"
+    ]  # fmt: skip
+    assert (out / "samples.png").stat().st_size > 0
     card = json.loads((out / "model" / "config.json").read_text())["card"]
     assert card["data"]["scenes"] == 6
     latents = torch.load(out / "vae" / "last.ckpt", weights_only=True)
@@ -122,9 +148,13 @@ def fails_at_step_3(step):
 
 def test_interrupted_pretraining_equals_uninterrupted(foundation, cache, tmp_path, monkeypatch):
     whole, _ = foundation
-    from vpd.train import denoiser, vae
+    from vpd.train import contrastive, denoiser, vae
 
-    for module, name in ((vae, "VAETraining"), (denoiser, "DenoiserTraining")):
+    for module, name in (
+        (vae, "VAETraining"),
+        (contrastive, "ContrastiveTraining"),
+        (denoiser, "DenoiserTraining"),
+    ):
         cls = getattr(module, name)
         step = cls.training_step
         monkeypatch.setattr(cls, "training_step", fails_at_step_3(step))

@@ -27,11 +27,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "maps": ("vpd.cli.maps:maps", "draw what each word or token attends to"),
     "evaluate": ("vpd.cli.evaluate:evaluate", "score a model on a data set"),
+    "ground": (
+        "vpd.cli.ground:ground",
+        "score the attention maps of words: a pre-trained model's own grounding",
+    ),
     "demo": (
         "vpd.cli.demo:demo",
         "a tour of the shipped model on unseen scenes: table and pictures",
     ),
     "train": ("vpd.cli.train:train", "train a task model"),
+    "sweep": ("vpd.cli.sweep:sweep", "train a grid of models and compare them"),
     "pretrain": ("vpd.cli.pretrain:pretrain", "pre-train a small diffusion model on Tabletop"),
     "data make": ("vpd.cli.data:make", "write a generated data set to disk"),
     "data check": ("vpd.cli.data:check", "say whether a data set on disk is whole"),

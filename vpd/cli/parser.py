@@ -9,10 +9,11 @@ import re
 import types
 import typing
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from jsonargparse import ActionYesNo, ArgumentParser, set_parsing_settings
 
+T = TypeVar("T")
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 
@@ -83,6 +84,18 @@ def parse(name: str, function: Callable[..., Any], argv: list[str]) -> tuple[dic
         own = {key: values.pop(key) for key in fields & set(values)}
         values["config"] = config(**own)  # type: ignore[operator]
     return values, as_json
+
+
+def read(cls: type[T], fields: dict[str, Any]) -> T:
+    """A config from nested plain values, by the rules of the command line.
+
+    Raises:
+        ValueError: An unknown field (with the nearest one as a suggestion), or a value of the wrong
+            type.
+    """
+    parser = Parser(allow_abbrev=False)
+    parser.add_class_arguments(cls, None, sub_configs=True)
+    return cls(**vars(parser.instantiate(parser.parse_object(fields))))
 
 
 def _add(parser: Parser, parameter: inspect.Parameter, hint: Any, text: str) -> None:

@@ -10,7 +10,7 @@ from vpd.train import pretrain as recipe
 
 
 def pretrain(
-    config: recipe.PretrainConfig, *, stage: Literal["all", "vae", "denoiser"] = "all"
+    config: recipe.PretrainConfig, *, stage: Literal["all"] | recipe.Stage = "all"
 ) -> Answer:
     """Pre-trains a small latent diffusion model on Tabletop's pictures and captions, never a mask.
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vpd.models.autoencoder import AutoencoderConfig, AutoencoderKL
+from vpd.models.clip import CLIP, CLIPConfig
 from vpd.models.clip_text import CLIPTextConfig, CLIPTextEncoder
 from vpd.models.unet import UNet, UNetConfig
 from vpd.tokens import tokenize
@@ -26,11 +27,14 @@ class FoundationConfig:
     token_length: int = 77
     scale_factor: float = 0.18215
     """Latents are multiplied with it before the U-Net sees them: 1 / their standard deviation."""
+    clip: CLIPConfig | None = None
+    """A text and an image encoder that share a space, beside the text encoder that the U-Net
+    reads. Stable Diffusion has none: its text encoder is CLIP's."""
 
 
 class Foundation(nn.Module):
-    """Autoencoder, text encoder and U-Net of one diffusion model, under their original parameter
-    names."""
+    """Autoencoder, text encoder, U-Net and, if the config has one, CLIP of one diffusion model,
+    under their original parameter names."""
 
     def __init__(self, config: FoundationConfig | None = None) -> None:
         super().__init__()
@@ -38,6 +42,7 @@ class Foundation(nn.Module):
         self.vae = AutoencoderKL(config.vae)
         self.text = CLIPTextEncoder(config.text)
         self.unet = UNet(config.unet)
+        self.clip = None if config.clip is None else CLIP(config.clip)
 
     def encode_text(self, texts: list[str]) -> Tensor:
         """Token states [B, token_length, C] of captions."""
@@ -58,15 +63,28 @@ class Foundation(nn.Module):
         Returns:
             [B, 3, image_size, image_size] in [-1, 1].
         """
+        states, empty = self.encode_text(texts), self.encode_text([""])
+        return self.draw(states, empty, steps=steps, guidance=guidance, generator=generator)
+
+    @torch.no_grad()
+    def draw(
+        self,
+        states: Tensor,
+        empty: Tensor,
+        *,
+        steps: int = 50,
+        guidance: float = 4.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """:meth:`sample` from token states [B, N, C] of captions and [1, N, C] of the empty one."""
         from vpd.diffusion import ddim_sample
 
         size = self.config.image_size // 2 ** (len(self.config.vae.ch_mult) - 1)
-        shape = (len(texts), self.config.unet.in_channels, size, size)
         latents = ddim_sample(
             self.unet,
-            self.encode_text(texts),
-            self.encode_text([""] * len(texts)),
-            shape,
+            states,
+            empty.expand_as(states),
+            (len(states), self.config.unet.in_channels, size, size),
             steps=steps,
             guidance=guidance,
             generator=generator,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vpd.images import read_image, to_network
+from vpd.models.autoencoder import Posterior
 from vpd.models.unet import Taps
 from vpd.noise import add_noise_to_latents, add_noise_to_pixels, image_key
 from vpd.protocol import NoiseSpec
@@ -110,10 +111,8 @@ def attention_maps(
     device = next(model.parameters()).device
     with torch.inference_mode():
         pixels = to_network(picture, config.image_size).to(device)
-        latents = _latents(model, pixels, noise)
-        states = model.text(tokens.ids.to(device)).hidden
-        if isinstance(model, ReferSegmenter) and model.config.text_adapter:
-            states = model.adapter(states)
+        latents = noisy_latents(model, pixels, noise)
+        states = context(model, tokens.ids)
         attention = model.unet(latents, noise.timestep, states, taps=taps).attention
     if head is not None:
         attention = {stride: _one_head(maps, head) for stride, maps in attention.items()}
@@ -138,10 +137,30 @@ def at_timestep(protocol: str, t: int, like: NoiseSpec) -> NoiseSpec:
     return replace(like, noise_space=named.noise_space, embed_t=named.embed_t, noise_t=t)
 
 
-def _latents(model: ReferSegmenter | Foundation, pixels: Tensor, noise: NoiseSpec) -> Tensor:
+def context(model: ReferSegmenter | Foundation, ids: Tensor) -> Tensor:
+    """What the U-Net attends to for token ids [B, N]: a task model's text adapter is applied."""
+    states = model.text(ids.to(next(model.parameters()).device)).hidden
+    if isinstance(model, ReferSegmenter) and model.config.text_adapter:
+        return model.adapter(states)
+    return states
+
+
+def noisy_latents(
+    model: ReferSegmenter | Foundation,
+    pixels: Tensor,
+    noise: NoiseSpec,
+    posterior: Posterior | None = None,
+) -> Tensor:
+    """What the U-Net sees of pictures [I, 3, H, W] in [-1, 1] under a noise protocol.
+
+    ``posterior``: the autoencoder's of these pictures where it is known already; used unless the
+    protocol changes their pixels.
+    """
     keys = [image_key(row) for row in pixels]
     dtype = next(model.unet.parameters()).dtype
-    posterior = model.vae.encode(add_noise_to_pixels(pixels, noise, keys).to(dtype))
+    seen = add_noise_to_pixels(pixels, noise, keys)
+    if posterior is None or seen is not pixels:
+        posterior = model.vae.encode(seen.to(dtype))
     latents = posterior.mode() if noise.latent_mode == "mode" else posterior.sample()
     latents = add_noise_to_latents(latents, noise, model.config.scale_factor, keys)
     return latents * noise.latent_scale

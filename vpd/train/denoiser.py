@@ -1,7 +1,8 @@
-"""Stage 2 of pre-training: text encoder and U-Net, jointly, with the diffusion objective."""
+"""Stage 3 of pre-training: text encoder and U-Net, jointly, with the diffusion objective."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import lightning.pytorch as pl
@@ -14,6 +15,8 @@ from vpd.models.clip_text import CLIPTextEncoder
 from vpd.models.unet import UNet
 from vpd.train.loop import LoopConfig, Resident, adamw, step_generator
 from vpd.train.probes import NOISE_ONLY, Probe, denoising_probe
+from vpd.train.progress import show
+from vpd.viz.page import Picture
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class DenoiserTraining(pl.LightningModule):
         latents: [N, C, h, w], scaled as the U-Net sees them.
         captions: int [N, captions, length], tokenised captions of each scene.
         empty: int [length], the empty caption.
+        draw: Shows what the model draws by now; called at every validation.
     """
 
     def __init__(
@@ -56,10 +60,12 @@ class DenoiserTraining(pl.LightningModule):
         empty: Tensor,
         probe: Probe,
         seed: int,
+        draw: Callable[[], Picture] | None = None,
     ) -> None:
         super().__init__()
         self.text = text
         self.unet = unet
+        self._draw = draw
         self.stage = stage
         self.seed = seed
         self._schedule = NoiseSchedule()
@@ -100,6 +106,8 @@ class DenoiserTraining(pl.LightningModule):
 
     def validation_step(self, _: int) -> None:
         self.log_dict(denoising_probe(self.text, self.unet, self._probe, self.device), batch_size=1)
+        if self._draw is not None:
+            show(self, self._draw())
 
     def configure_optimizers(self):  # type: ignore[no-untyped-def]
         total, share = self.stage.loop.steps, self.stage.decay_share

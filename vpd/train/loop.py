@@ -11,11 +11,14 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor
 
+from vpd._load import core
 from vpd.nn import channels_last
+from vpd.train.progress import CurvesPicture
+from vpd.train.records import Curves, WholeCheckpoints
 
 Precision = Literal["auto", "32", "bf16"]
 
@@ -84,6 +87,19 @@ class Steps:
         return iter(range(self.count))
 
 
+class GradientClipping(pl.Callback):
+    """Clips the norm of all gradients. The Trainer's own clipping refuses fused optimizers, out of
+    care for loss scaling, which bf16 does not need."""
+
+    def __init__(self, norm: float) -> None:
+        self.norm = norm
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        torch.nn.utils.clip_grad_norm_(pl_module.parameters(), self.norm)
+
+
 def resolve_precision(precision: Precision) -> str:
     """Lightning's name of a precision."""
     if precision == "32":
@@ -101,7 +117,7 @@ def adamw(
         lr=config.lr,
         betas=(0.9, config.beta2),
         weight_decay=config.weight_decay,
-        fused=torch.cuda.is_available(),
+        fused=True,
     )
     rate = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (step + 1) / max(1, config.warmup)) * schedule(step)
@@ -120,11 +136,16 @@ def fit(
     """Trains ``module`` for ``config.steps`` steps, going on from ``folder/last.ckpt`` if there is
     one.
 
-    Writes ``last.ckpt`` (and ``best.ckpt`` by the metric ``monitor``), ``metrics.csv`` and
-    TensorBoard files to ``folder``.
+    Writes ``last.ckpt`` (and ``best.ckpt`` by the metric ``monitor``), ``metrics.csv``,
+    ``curves.png`` and TensorBoard files to ``folder``.
     Afterwards the module holds the averaged weights if ``config.ema`` is set.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    channels_last(module)
+    core.keep_freed_memory()
+    last = folder / "last.ckpt"
+    if last.exists() and _finished(module, config, last):
+        return
     callbacks: list[pl.Callback] = [
         ModelCheckpoint(
             folder,
@@ -147,19 +168,23 @@ def fit(
         )
     if config.ema is not None:
         callbacks.append(EMAWeightAveraging(decay=config.ema))
+    if config.clip is not None:
+        callbacks.append(GradientClipping(config.clip))
+    callbacks.append(CurvesPicture())
     if progress:
         callbacks.append(TQDMProgressBar(refresh_rate=max(1, config.log_every // 5)))
-    loggers: list[Logger] = [CSVLogger(folder, name="", version="")]
+    loggers: list[Logger] = [Curves(folder)]
     if RequirementCache("tensorboard"):
         loggers.append(TensorBoardLogger(folder, name="tensorboard", version=""))
     trainer = pl.Trainer(
         accelerator="auto",
         devices=1,
+        default_root_dir=folder,
         max_steps=config.steps,
         max_epochs=-1,
         precision=resolve_precision(config.precision),  # type: ignore[arg-type]
-        gradient_clip_val=config.clip,
         callbacks=callbacks,
+        plugins=[WholeCheckpoints()],
         logger=loggers,
         log_every_n_steps=config.log_every,
         val_check_interval=config.val_every,
@@ -170,8 +195,6 @@ def fit(
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    channels_last(module)
-    last = folder / "last.ckpt"
     trainer.fit(
         module,
         train_dataloaders=Steps(config.steps),
@@ -179,3 +202,13 @@ def fit(
         ckpt_path=last if last.exists() else None,
         weights_only=True,
     )
+
+
+def _finished(module: pl.LightningModule, config: LoopConfig, last: Path) -> bool:
+    """Whether a checkpoint is of the last step; its weights, averaged ones if any, then go into the
+    module. The Trainer has nothing left to do there, not even the averaging's last step."""
+    checkpoint = torch.load(last, weights_only=True, map_location="cpu")
+    if checkpoint["global_step"] < config.steps:
+        return False
+    module.load_state_dict(checkpoint["state_dict"])
+    return True

@@ -3,31 +3,18 @@ curve shows."""
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vpd.data import tabletop
 from vpd.diffusion import NoiseSchedule
 from vpd.models.clip_text import CLIPTextEncoder
 from vpd.models.unet import Taps, UNet
-from vpd.tokens import token_words, tokenize
+from vpd.tasks.pointing import NamedObjects, Score, heat_maps, named_objects
 
 NOISE_ONLY = Taps(noise=True, features=False, attention=())
-
-
-@dataclass(frozen=True)
-class Phrases:
-    """Unique objects named by colour and shape, for the pointing game."""
-
-    scenes: Tensor  # int64 [P], index of the scene
-    ids: Tensor  # int64 [P, length]
-    targets: Tensor  # bool [P, H, W]
-    words: dict[str, list[tuple[int, ...]]]  # "color", "shape" -> token positions of each phrase
 
 
 @dataclass(frozen=True)
@@ -36,37 +23,12 @@ class Probe:
 
     latents: Tensor  # [N, C, h, w], scaled as the U-Net sees them
     captions: Tensor  # int64 [N, length]
-    phrases: Phrases
+    phrases: NamedObjects
 
 
-def make_phrases(split: tabletop.TabletopSplit, scenes: int, length: int) -> Phrases:
+def make_phrases(split: tabletop.TabletopSplit, scenes: int, length: int) -> NamedObjects:
     """Up to two "a red cube" phrases per scene, each true of exactly one visible object."""
-    rng = random.Random(9)
-    rows: list[tuple[int, str, Tensor]] = []
-    for index in range(min(scenes, len(split))):
-        scene = split.scene(index)
-        visible = [o for o in scene.objects if o.visible_px > 0]
-        unique = [
-            (number, o)
-            for number, o in enumerate(scene.objects, start=1)
-            if o.visible_px >= tabletop.TARGET_PX
-            and sum(v.color == o.color and v.shape == o.shape for v in visible) == 1
-        ]
-        rng.shuffle(unique)
-        instances = torch.from_numpy(np.array(split.instances[index]))
-        for number, o in unique[:2]:
-            rows.append((index, f"a {o.color} {o.shape}", instances == number))
-    words: dict[str, list[tuple[int, ...]]] = {"color": [], "shape": []}
-    for _, text, _ in rows:
-        spans = token_words(text, length)
-        words["color"].append(tuple(spans[1].tokens))
-        words["shape"].append(tuple(spans[2].tokens))
-    return Phrases(
-        torch.tensor([row[0] for row in rows]),
-        tokenize([row[1] for row in rows], length=length).ids,
-        torch.stack([row[2] for row in rows]),
-        words,
-    )
+    return named_objects(split, length, attributes=("color", "shape"), limit=scenes)
 
 
 @torch.no_grad()
@@ -122,15 +84,14 @@ def pointing_game(
     """Share (0-100) of phrases whose colour or shape word's map has its maximum inside the only
     object it names."""
     phrases = probe.phrases
-    hits: dict[str, list[float]] = {name: [] for name in phrases.words}
-    for rows in torch.split(torch.arange(len(phrases.scenes)), batch):
+    scores = {kind: Score() for kind in phrases.kinds}
+    for rows in torch.split(torch.arange(len(phrases)), batch):
         latents = probe.latents[phrases.scenes[rows]].to(device)
         states = text(phrases.ids[rows].to(device)).hidden
-        maps = unet(latents, 1, states, taps=Taps(attention=(stride,))).attention[stride].float()
-        size = phrases.targets.shape[-2:]
-        for name, positions in phrases.words.items():
-            for row, index in enumerate(rows.tolist()):
-                word = maps[row, list(positions[index])].mean(0)[None, None]
-                peak = F.interpolate(word, size, mode="bilinear").flatten().argmax().cpu()
-                hits[name].append(float(phrases.targets[index].flatten()[peak]))
-    return {f"pointing/{name}": 100 * sum(h) / max(1, len(h)) for name, h in hits.items()}
+        attention = unet(latents, 1, states, taps=Taps(features=False, attention=(stride,)))
+        targets = phrases.targets[rows]
+        size = (targets.shape[-2], targets.shape[-1])
+        heat = heat_maps(attention.attention, phrases.columns[rows], size)[str(stride)]
+        for index, kind in enumerate(phrases.kinds):
+            scores[kind].update(heat[:, index], targets)
+    return {f"pointing/{kind}": score.compute()["pointing"] for kind, score in scores.items()}

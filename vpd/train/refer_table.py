@@ -4,7 +4,9 @@ its images are not augmented)."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,9 +16,13 @@ from torch import Tensor
 from vpd.data import tabletop
 from vpd.data.refer import ReferDataset
 from vpd.images import to_network
+from vpd.protocol import NoiseSpec
 from vpd.tasks.refer import ReferSegmenter
 from vpd.tokens import tokenize
 from vpd.train.loop import Resident, step_generator
+from vpd.train.row_store import RowStore, digest
+
+_ENCODED = 32  # pictures of a pass of the autoencoder
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,7 @@ class Batch:
     latents: Tensor  # [B, C, h, w]
     ids: Tensor  # int64 [B, length]
     masks: Tensor  # int64 [B, H, W], 0 or 1
+    samples: Tensor  # int64 [B], each row's (object, sentence) pair
 
 
 def tabletop_refs(split: tabletop.TabletopSplit) -> Iterator[Referred]:
@@ -54,11 +61,27 @@ def dataset_refs(data: ReferDataset, images: Sequence[int]) -> Iterator[Referred
         yield Referred(index[ref.image_id], data.mask(ref), [s.text for s in ref.sentences])
 
 
+def reproducible(noise: NoiseSpec) -> bool:
+    """Whether a protocol gives the same latents whenever an image is encoded."""
+    return noise.latent_mode == "mode" and not (noise.adds_noise and noise.seed is None)
+
+
+def latents_name(model: ReferSegmenter) -> str:
+    """Names all that latents depend on besides the picture. What the U-Net is told about their
+    noise is not part of it."""
+    config = model.config
+    noise = replace(config.noise, embed_t=0)
+    if not noise.adds_noise:
+        noise = NoiseSpec(embed_t=0, latent_scale=noise.latent_scale)
+    sizes = {"image_size": config.image_size, "scale_factor": config.scale_factor}
+    return digest("latents 1", model.vae, asdict(config.vae), noise.to_dict(), sizes)
+
+
 class ReferTable:
     """Latents, packed masks and tokens of a training set, drawn from by step number.
 
     An epoch visits every referred object once, in an order that depends on (seed, epoch), each
-    with one random sentence.
+    with one random sentence. A *sample* is the number of an (object, sentence) pair.
 
     Args:
         model: Encodes the images, under its noise protocol.
@@ -66,6 +89,12 @@ class ReferTable:
         refs: The referred objects.
         batch: Rows of a batch; the last, incomplete one of an epoch is dropped.
         seed: Of order and sentences.
+        cache: Folder where latents are kept for other runs; None for none.
+
+    Attributes:
+        count: Objects.
+        sentences: Samples.
+        pictures: int64 [sentences], the picture of each sample.
     """
 
     def __init__(
@@ -75,6 +104,7 @@ class ReferTable:
         refs: Iterable[Referred],
         batch: int,
         seed: int,
+        cache: Path | None = None,
     ) -> None:
         config = model.config
         if config.noise.adds_noise and config.noise.seed is None:
@@ -95,13 +125,16 @@ class ReferTable:
             raise ValueError(f"expected at least one batch of {batch} objects, got {len(rows)}")
         self.count, self.sentences = len(rows), sum(counts)
         self.steps_per_epoch = self.count // batch
+        self._counts = torch.tensor(counts)
+        self._first = self._counts.cumsum(0) - self._counts  # each object's first sample
+        self.pictures = torch.tensor(rows).repeat_interleave(self._counts)
+        self._keys: list[bytes] = []  # content of each picture
+        self._epoch = (-1, torch.empty(0), torch.empty(0))
         self._data = Resident(
-            latents=self._encode(model, pictures),
+            latents=self._encode(model, pictures, cache),
             images=torch.tensor(rows),
             masks=torch.from_numpy(np.stack(packed)),
             ids=torch.cat(ids),
-            counts=torch.tensor(counts),
-            first=torch.tensor([0, *np.cumsum(counts)[:-1].tolist()]),
             bits=torch.arange(7, -1, -1, dtype=torch.uint8),
         )
 
@@ -111,23 +144,45 @@ class ReferTable:
         size = (self.size, self.size)
         return cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
 
-    @torch.no_grad()
-    def _encode(self, model: ReferSegmenter, pictures: Iterable[np.ndarray]) -> Tensor:
+    def _encode(
+        self, model: ReferSegmenter, pictures: Iterable[np.ndarray], cache: Path | None
+    ) -> Tensor:
+        """Latents of all pictures, float16 [I, C, h, w]; notes their content keys on the way."""
+        store = None
+        if cache is not None and reproducible(model.config.noise):
+            store = RowStore(cache / latents_name(model))
         parts: list[Tensor] = []
-        chunk: list[Tensor] = []
+        chunk: list[np.ndarray] = []
 
-        def flush() -> None:
-            if chunk:
-                pixels = torch.cat(chunk).to(model.device)
-                parts.append(model.encode_image(pixels).half().cpu())
-                chunk.clear()
+        def encode(chosen: Sequence[np.ndarray]) -> Tensor:
+            pixels = torch.cat([to_network(picture, self.size) for picture in chosen])
+            with torch.no_grad():
+                return model.encode_image(pixels.to(model.device)).half().cpu()
+
+        def finish_chunk() -> None:
+            keys = [_content(picture) for picture in chunk]
+            self._keys.extend(keys)
+            if store is None:
+                parts.append(encode(chunk))
+            else:
+                absent = {key: p for key, p in zip(keys, chunk, strict=True) if key not in store}
+                if absent:
+                    store.add(list(absent), [encode(list(absent.values()))])
+                parts.append(store.read(keys)[0].half())
+            chunk.clear()
 
         for picture in pictures:
-            chunk.append(to_network(picture, self.size))
-            if len(chunk) == 32:
-                flush()
-        flush()
+            chunk.append(picture)
+            if len(chunk) == _ENCODED:
+                finish_chunk()
+        if chunk:
+            finish_chunk()
+        if store is not None:
+            store.flush()
         return torch.cat(parts)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ReferTable:
+        return self
 
     def to(self, device: torch.device) -> None:
         self._data.to(device)
@@ -135,17 +190,46 @@ class ReferTable:
     def draw(self, step: int) -> Batch:
         """The batch of a training step, the same whenever it is asked for."""
         data = self._data
-        epoch, place = divmod(step, self.steps_per_epoch)
-        generator = step_generator(self.seed, epoch)
-        order = torch.randperm(self.count, generator=generator)
-        luck = torch.rand(self.count, generator=generator)
-        rows = order[place * self.batch : (place + 1) * self.batch]
+        rows, samples = self._drawn(step)
         device = data["images"].device
-        luck, rows = luck[rows].to(device), rows.to(device)
-        sentence = data["first"][rows] + (luck * data["counts"][rows]).long()
+        rows, samples = rows.to(device), samples.to(device)
         bits = (data["masks"][rows].unsqueeze(-1) >> data["bits"]) & 1
         return Batch(
             data["latents"][data["images"][rows]].float(),
-            data["ids"][sentence].long(),
+            data["ids"][samples].long(),
             bits.flatten(-2)[..., : self.size].long(),
+            samples,
         )
+
+    def drawn(self, steps: int) -> Tensor:
+        """Every sample that the first ``steps`` steps draw, int64, ascending."""
+        return torch.unique(torch.cat([self._drawn(step)[1] for step in range(steps)]))
+
+    def key(self, sample: int) -> bytes:
+        """What a sample is made of, picture and sentence, as a content key."""
+        sentence = self._data["ids"][sample].cpu().numpy()
+        return self._keys[int(self.pictures[sample])] + sentence.tobytes()
+
+    def inputs(self, samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents [I, C, h, w] of the pictures of some samples, their token ids [B, length], and
+        which latent each sample looks at, int64 [B]."""
+        data = self._data
+        used, index = torch.unique(self.pictures[samples], return_inverse=True)
+        return data["latents"][used].float(), data["ids"][samples].long(), index
+
+    def _drawn(self, step: int) -> tuple[Tensor, Tensor]:
+        """Objects and samples of a step, int64 [B] on the CPU."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch[0]:
+            generator = step_generator(self.seed, epoch)
+            order = torch.randperm(self.count, generator=generator)
+            luck = torch.rand(self.count, generator=generator)
+            self._epoch = (epoch, order, luck)
+        _, order, luck = self._epoch
+        rows = order[place * self.batch : (place + 1) * self.batch]
+        return rows, self._first[rows] + (luck[rows] * self._counts[rows]).long()
+
+
+def _content(picture: np.ndarray) -> bytes:
+    pixels = np.ascontiguousarray(picture)
+    return bytes.fromhex(digest(pixels.tobytes(), f"{pixels.dtype} {pixels.shape}"))

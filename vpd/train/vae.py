@@ -13,7 +13,9 @@ from vpd.data import tabletop
 from vpd.losses import reconstruction_loss
 from vpd.models.autoencoder import AutoencoderKL
 from vpd.train.loop import LoopConfig, Resident, adamw, step_generator
+from vpd.train.progress import show
 from vpd.train.world import images_tensor
+from vpd.viz.page import Band, Panel, Picture, page
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class VAETraining(pl.LightningModule):
         self.log(
             "psnr", psnr(self.vae, self._val, min(64, len(self._val))), prog_bar=True, batch_size=1
         )
+        show(self, reconstructions(self.vae, self._val))
 
     def configure_optimizers(self):  # type: ignore[no-untyped-def]
         cycle = self.stage.cycle or self.stage.loop.steps
@@ -91,6 +94,19 @@ class VAETraining(pl.LightningModule):
             self.stage.loop,
             lambda step: 0.5 + 0.5 * math.cos(math.pi * (step % cycle) / cycle) + 0.01,
         )
+
+
+@torch.no_grad()
+def reconstructions(vae: AutoencoderKL, split: tabletop.TabletopSplit, count: int = 8) -> Picture:
+    """The first pictures of a split above what the autoencoder makes of them."""
+    images = images_tensor(split, slice(0, count))
+    device = next(vae.parameters()).device
+    again = vae.decode(vae.encode(images.to(device)).mode()).float().clamp(-1, 1).cpu()
+    rows = (((x + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy() for x in (images, again))
+    names = ("pictures", "reconstructions")
+    return page(
+        [Band([Panel(p) for p in row], name) for row, name in zip(rows, names, strict=True)]
+    )
 
 
 @torch.no_grad()

@@ -1,0 +1,53 @@
+"""What tests of training share: a foundation of a few thousand weights, and recipes of a few
+steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vpd.models.autoencoder import AutoencoderConfig
+from vpd.models.clip_text import CLIPTextConfig
+from vpd.models.unet import UNetConfig
+from vpd.tasks import store
+from vpd.tasks.foundation import Foundation, FoundationConfig
+
+TOY = FoundationConfig(
+    unet=UNetConfig(
+        model_channels=8, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(2,),
+        num_heads=2, context_dim=16, norm_groups=4,
+    ),
+    vae=AutoencoderConfig(
+        ch=8, ch_mult=(1, 1, 1), num_res_blocks=1, norm_groups=4, mid_attention=False
+    ),
+    text=CLIPTextConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        vocab_subset=tuple(range(256, 2048)),
+    ),
+    image_size=128,
+    token_length=24,
+)  # fmt: skip
+
+LOOP = {
+    "steps": 4, "batch": 2, "lr": 1e-2, "warmup": 1, "ema": 0.5, "log_every": 1, "val_every": 100,
+    "checkpoint_every": 2, "precision": "32",
+}  # fmt: skip
+
+
+def write_foundation(folder: Path) -> str:
+    """A foundation with random weights on disk."""
+    torch.manual_seed(5)
+    return str(store.save(Foundation(TOY), folder))
+
+
+def recipe(foundation: str, cache: Path) -> dict[str, Any]:
+    """Fields of `vpd train`, as a config file has them."""
+    return {
+        "foundation": foundation,
+        "data": {"split": "train", "limit": 4, "val_limit": 2, "cache_dir": str(cache)},
+        "loop": LOOP,
+        "hidden": 8,
+        "attention": [2],
+    }

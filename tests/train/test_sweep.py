@@ -1,0 +1,304 @@
+"""A grid of trainings: its cells, who runs them, what is left when it is interrupted."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import statistics
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from toys import recipe, write_foundation
+
+import vpd
+from vpd.cli import main
+
+pytest.importorskip("lightning")
+from vpd.train import refer
+from vpd.train import sweep as sweeps
+from vpd.train.sweep import sweep
+from vpd.train.sweep_grid import Choice, Picture, SweepConfig, Variant, cells_of, chosen
+from vpd.train.sweep_results import course, table
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _six_val_scenes():
+    from vpd.data import tabletop
+
+    patch = pytest.MonkeyPatch()
+    whole = tabletop.load_split
+
+    def few(name, cache_dir=None, workers=None, limit=None, **options):
+        return whole(name, cache_dir, 1, limit or 6, **options)
+
+    patch.setattr(tabletop, "load_split", few)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> dict:
+    folder = tmp_path_factory.mktemp("sweep")
+    return recipe(write_foundation(folder / "foundation"), folder / "cache")
+
+
+@pytest.fixture
+def grid(base, tmp_path) -> SweepConfig:
+    return SweepConfig(
+        out=str(tmp_path / "sweep"),
+        set=base,
+        axes={
+            "training": {
+                "frozen": Choice({"freeze": "unet", "text_adapter": False}),
+                "tuned": Choice({}, seeds=(0, 1)),
+            },
+            "data.limit": [3, 4],
+        },
+        variants={"no-maps": Variant({"training": "tuned"}, {"attention": []}, (7,))},
+        columns=("oIoU", "pick"),
+        pictures={
+            "scenes": Picture(("training",), x="data.limit", log_x=True),
+            "steps": Picture(("training",), at={"data.limit": "4"}),
+        },
+    )
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Training replaced by a note of what was asked for."""
+    asked = []
+
+    def train(config):
+        asked.append(Path(config.out).name)
+        return {"oIoU": 10.0 * config.data.limit + config.seed, "pick": 1.0}
+
+    monkeypatch.setattr(sweeps, "train", train)
+    return asked
+
+
+NAMES = [
+    "frozen-3-s0", "frozen-4-s0", "tuned-3-s0", "tuned-3-s1", "tuned-4-s0", "tuned-4-s1",
+    "no-maps-s7",
+]  # fmt: skip
+
+
+def test_cells_are_all_combinations_and_the_variants(grid):
+    cells = {cell.name: cell for cell in cells_of(grid)}
+    assert list(cells) == NAMES
+    one = cells["frozen-4-s0"]
+    assert one.choices == {"training": "frozen", "data.limit": "4"}
+    assert one.overrides == {"freeze": "unet", "text_adapter": False, "data.limit": 4}
+    config = one.config
+    assert (config.freeze, config.text_adapter, config.data.limit) == ("unet", False, 4)
+    assert (config.loop.steps, config.loop.ema, config.seed) == (4, 0.5, 0)
+    other = cells["no-maps-s7"].config
+    assert (other.attention, other.data.limit, other.seed) == ((), 4, 7)
+    assert [c.name for c in chosen(list(cells.values()), ["tuned-*-s1", "no-*"])] == [
+        "tuned-3-s1", "tuned-4-s1", "no-maps-s7",
+    ]  # fmt: skip
+
+
+def test_a_field_replaces_what_contains_it(base):
+    config = SweepConfig(
+        set={**base, "noise": None}, axes={"noise.noise_t": [0, 300]},
+        variants={"plain": Variant({"noise.noise_t": "300"}, {"noise": None})},
+    )  # fmt: skip
+    told = [cell.config.noise for cell in cells_of(config)]
+    assert [noise and noise.noise_t for noise in told] == [0, 300, None]
+
+
+def test_a_base_file_lies_below_the_fields_of_the_sweep(tmp_path):
+    (tmp_path / "base.yaml").write_text("hidden: 5\nloop: {steps: 7, lr: 5e-4}\n")
+    config = SweepConfig(base=str(tmp_path / "base.yaml"), set={"loop.steps": 8})
+    (cell,) = cells_of(config)
+    assert (cell.name, cell.config.hidden, cell.config.loop.steps) == ("base-s0", 5, 8)
+    assert cell.config.loop.lr == 5e-4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"set": {"hidde_n": 3}}, "'hidde_n' is not accepted; did you mean 'hidden'"),
+        ({"axes": {"a": {"b": Choice({"loop.stps": 3})}}}, "cell b: .*did you mean 'steps'"),
+        ({"axes": {"loop.steps": [1, "many"]}}, 'cell many: option "loop.steps"'),
+        ({"axes": {"loop.steps": [1, 0]}}, "cell 0: steps must be at least 1"),
+        ({"axes": {"hidden": ["4", 4]}, "variants": {"4": Variant()}}, "named '4-s0'"),
+        ({"axes": {"seed": [1, 2]}}, "cell 1: 'seed' is decided by the sweep"),
+        ({"set": {"out": "here"}}, "set: 'out' is decided by the sweep"),
+        (
+            {"variants": {"v": Variant({"training_": "x"})}},
+            "v.at: unknown axis 'training_'; did you",
+        ),
+        ({"variants": {"v": Variant({"training": "frosen"})}}, "choice 'frosen'; did you mean"),
+        ({"pictures": {"p": Picture(x="limit")}}, "pictures.p: unknown axis 'limit'; did you mean"),
+        ({"base": "nowhere.yaml"}, "nowhere.yaml"),
+    ],
+)
+def test_mistakes_are_named_before_any_cell_runs(grid, quick, change, message):
+    with pytest.raises((ValueError, OSError), match=message):
+        sweep(replace(grid, **{"pictures": {}, "variants": {}, **change}))
+    assert quick == []
+
+
+def test_only_what_is_not_finished_runs(grid, quick):
+    assert set(sweep(grid, dry_run=True).cells.values()) == {"waiting"}
+    assert not Path(grid.out).exists()
+    part = sweep(grid, cells=["tuned-3-*"])
+    assert quick == ["tuned-3-s0", "tuned-3-s1"]
+    assert [name for name, state in part.cells.items() if state == "finished"] == quick
+    whole = sweep(grid)
+    assert sorted(quick) == sorted(NAMES)
+    assert set(whole.cells.values()) == {"finished"}
+    sweep(grid)
+    assert len(quick) == len(NAMES)
+
+
+def test_results_are_rows_a_table_and_pictures(grid, quick):
+    report = sweep(grid)
+    rows = json.loads((Path(grid.out) / "results.json").read_text())
+    assert rows == report.rows
+    assert [row["cell"] for row in rows] == NAMES
+    row = rows[3]
+    assert (row["training"], row["data.limit"], row["variant"]) == ("tuned", "3", "")
+    assert row["seed"] == 1
+    assert (row["set.data.limit"], row["oIoU"]) == (3, 31.0)
+    assert "seconds" in row
+    lines = (Path(grid.out) / "table.md").read_text().splitlines()
+    assert lines[0] == "| training | data.limit | variant | oIoU | pick | seeds | minutes |"
+    assert lines[2].startswith("| frozen | 3 |  | 30.00 | 1.00 | 1 |")
+    spread = statistics.stdev([30.0, 31.0])
+    assert lines[4].startswith(f"| tuned | 3 |  | 30.50 ± {spread:.2f} | 1.00 ± 0.00 | 2 |")
+    assert (Path(grid.out) / "scenes.png").read_bytes()[:4] == b"\x89PNG"
+    assert "-" in table(replace(grid, columns=("oIoO",)), rows)
+
+
+def test_one_failed_cell_does_not_stop_the_others(grid, quick, monkeypatch):
+    train = sweeps.train
+
+    def fails(config):
+        if config.seed == 1:
+            raise ValueError("no such luck")
+        return train(config)
+
+    monkeypatch.setattr(sweeps, "train", fails)
+    report = sweep(grid)
+    assert report.failed.keys() == {"tuned-3-s1", "tuned-4-s1"}
+    assert "no such luck" in report.failed["tuned-3-s1"]
+    assert len(report.rows) == 5
+    monkeypatch.setattr(sweeps, "train", train)
+    assert len(sweep(grid).rows) == 7
+
+
+def test_a_cell_that_another_process_runs_is_left_to_it(grid, quick):
+    folder = Path(grid.out) / "frozen-4-s0"
+    folder.mkdir(parents=True)
+    with open(folder / "lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        report = sweep(grid)
+        assert report.cells["frozen-4-s0"] == "running"
+        assert "frozen-4-s0" not in quick
+    assert sweep(grid).cells["frozen-4-s0"] == "finished"
+
+
+KILLED = """
+import fcntl, os, sys
+file = open(sys.argv[1], "a+")
+fcntl.flock(file, fcntl.LOCK_EX)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_the_lock_of_a_killed_process_holds_nobody_up(grid, quick):
+    folder = Path(grid.out) / "frozen-4-s0"
+    folder.mkdir(parents=True)
+    done = subprocess.run([sys.executable, "-c", KILLED, str(folder / "lock")])
+    assert done.returncode == -9
+    assert sweep(grid).cells["frozen-4-s0"] == "finished"
+
+
+def test_a_folder_of_another_config_is_refused(grid, quick):
+    sweep(grid)
+    changed = replace(grid, set={**grid.set, "hidden": 9})
+    with pytest.raises(ValueError, match="holds a run with hidden = 8, expected 9"):
+        sweep(changed)
+
+
+def test_an_interrupted_cell_ends_as_an_uninterrupted_one(grid, tmp_path, monkeypatch):
+    fields = {**grid.set, "loop.val_every": 2}
+    config = replace(grid, set=fields, axes={}, variants={}, pictures={"steps": Picture()})
+    sweep(replace(config, out=str(tmp_path / "whole")))
+    step = refer.ReferTraining.training_step
+
+    def power_cut(self, batch):
+        if self.global_step == 3:
+            raise KeyboardInterrupt
+        return step(self, batch)
+
+    monkeypatch.setattr(refer.ReferTraining, "training_step", power_cut)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        sweep(config)
+    assert sweep(config, dry_run=True).cells == {"base-s0": "interrupted"}
+    monkeypatch.setattr(refer.ReferTraining, "training_step", step)
+    report = sweep(config)
+    assert report.rows[0]["resumed"]
+    path = Path("base-s0", "model", "model.safetensors")
+    a = vpd.weights.read_state_dict(tmp_path / "whole" / path)[0]
+    b = vpd.weights.read_state_dict(Path(config.out) / path)[0]
+    for key in a:
+        assert (a[key].float() - b[key].float()).abs().max() < 1e-3, key
+    steps = [x for x, _ in course(Path(config.out) / "base-s0", "oIoU")]
+    assert steps == [2, 4]
+    assert (Path(config.out) / "steps.png").exists()
+
+
+def test_the_command(base, tmp_path, capfd, quick):
+    path = tmp_path / "sweep.yaml"
+    axes = {"size": {"small": {"set": {"hidden": 4}}, "large": {"set": {"hidden": 8}}}}
+    options = {"out": str(tmp_path / "out"), "set": base, "axes": axes, "columns": ["oIoU"]}
+    path.write_text(yaml.safe_dump(options))
+    words = ["sweep", "--config", str(path)]
+    assert main([*words, "--dry-run"]) == 0
+    assert "small-s0  4 steps x 2        waiting\n" in capfd.readouterr().out
+    assert main([*words, "--cell", "small-*"]) == 0
+    assert quick == ["small-s0"]
+    assert "2 cells: 1 waiting, 1 finished" in capfd.readouterr().out
+    assert main([*words, "--no-run", "--json"]) == 0
+    assert [row["size"] for row in json.loads(capfd.readouterr().out)["rows"]] == ["small"]
+    assert main([*words, "--cell", "small_s0"]) == 2
+    assert "did you mean 'small-s0'?" in capfd.readouterr().err
+    path.write_text(yaml.safe_dump({**options, "columns_": []}))
+    assert main(words) == 2
+    assert "did you mean 'columns'?" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["prior_value", "debug"])
+def test_experiments_expand(name, capfd, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    words = ["sweep", "--config", f"configs/experiments/{name}.yaml", "--dry-run", "--json"]
+    assert main(words) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert len(found["cells"]) == {"prior_value": 27, "debug": 9}[name]
+
+
+def test_the_debug_experiment_runs(base, tmp_path, capfd, monkeypatch):
+    """On the toy foundation instead of vpd-mini, and two of its cells."""
+    monkeypatch.chdir(ROOT)
+    words = ["sweep", "--config", "configs/experiments/debug.yaml", "--json"]
+    words += ["--out", str(tmp_path), "--cell", "pre-trained-*-16-s0", "--set", json.dumps({
+        "foundation": base["foundation"], "hidden": 8, "attention": [2],
+        "data.cache_dir": base["data"]["cache_dir"], "data.val_limit": 2,
+        "loop": {"val_every": 5, "precision": "32"},
+    })]  # fmt: skip
+    assert main(words) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert len(found["rows"]) == 2
+    assert {"oIoU", "P@0.5", "pick", "text_blind/oIoU"} <= found["rows"][0].keys()
+    assert {Path(f).name for f in found["files"]} == {
+        "results.json", "table.md", "scenes.png", "steps.png",
+    }  # fmt: skip
