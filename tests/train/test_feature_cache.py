@@ -105,7 +105,7 @@ def test_a_cached_run_goes_through_the_u_net_once_a_sample(config, tmp_path, mon
     batch = table.draw(0)
     out = again(batch.samples)
     with torch.no_grad():
-        expected = features(model, batch.latents, model.text(batch.ids).hidden)
+        expected = features(model, batch.latents, model.text(batch.ids).hidden, batch.index)
     for got, want in zip(out.pyramid(), expected.pyramid(), strict=True):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,19 +17,19 @@ import pytest
 pytest.importorskip("lightning")
 ROOT = Path(__file__).parents[2]
 # A narrower model, little data, few steps; all else is what the shipped configs say.
-PRETRAIN = """
+PRETRAIN = shlex.split("""
     --scenes 300 --captions_per_scene 4 --model.unet.model_channels 16 --model.vae.ch 16
     --vae.loop.steps 80 --vae.loop.warmup 5 --vae.loop.val_every 10
     --denoiser.loop.steps 80 --denoiser.loop.warmup 5 --denoiser.loop.log_every 5
     --denoiser.loop.val_every 80 --denoiser.loop.ema 0.9 --denoiser.val_scenes 32
-    --contrastive.loop.steps 8 --contrastive.loop.batch 32 --contrastive.loop.warmup 2
-    --contrastive.loop.val_every 8 --contrastive.loop.log_every 2
-""".split()
+    --contrastive.loop.steps 80 --contrastive.loop.batch 32 --contrastive.loop.warmup 5
+    --contrastive.loop.val_every 80 --contrastive.loop.log_every 10
+""")
 SCENES = 4  # so few that a short training can learn them
-TRAIN = f"""
+TRAIN = shlex.split(f"""
     --data.split train --data.limit {SCENES} --data.val_limit {SCENES} --loop.lr 2e-3
     --loop.warmup 5 --loop.val_every 1000 --loop.ema 0.9
-""".split()
+""")
 
 pytestmark = pytest.mark.slow
 
@@ -67,14 +69,14 @@ def test_the_denoiser_learns(pretrained):
     losses = curve(out / "denoiser", "loss")
     assert sum(losses[-4:]) < 0.5 * sum(losses[:4])
     # An untrained U-Net predicts no noise at all (its last layer is zero): its error is 1.
-    assert metrics["loss/t500"] < 0.4
-    assert metrics["loss/t900"] < 0.4
+    assert metrics["loss/t500"] < 0.5
+    assert metrics["loss/t900"] < 0.5
 
 
 def test_the_image_encoder_learns(pretrained):
     out, _ = pretrained
     losses = curve(out / "contrastive", "loss")
-    assert losses[-1] < losses[0]
+    assert sum(losses[-3:]) / 3 < math.log(32) - 0.05  # what guessing in a batch of 32 costs
 
 
 def scores(pretrained: Path, out: Path, steps: int) -> dict[str, float]:
@@ -89,5 +91,5 @@ def test_the_segmenter_learns(pretrained, tmp_path):
     start = scores(pretrained[0], tmp_path / "start", 1)
     end = scores(pretrained[0], tmp_path / "end", 200)
     assert start["n"] == end["n"] > 10
-    assert end["oIoU"] > start["oIoU"] + 8
-    assert end["mIoU"] > start["mIoU"] + 8
+    assert end["oIoU"] > start["oIoU"] + 15
+    assert end["pick"] > start["pick"] + 15

@@ -253,6 +253,30 @@ def test_an_epoch_visits_every_object_once(foundation, cache):
     assert sorted(seen) == list(range(len(refs)))
 
 
+def test_objects_of_a_picture_stand_together(foundation, cache):
+    from vpd.data import tabletop
+    from vpd.train.refer_table import ReferTable, tabletop_refs
+
+    folder, _ = foundation
+    model = build(toy_refer("unused", folder, cache))
+    split = tabletop.load_split("train", cache, limit=4, progress=False)
+    refs = list(tabletop_refs(split))
+    table = ReferTable(model, list(split.images[:]), refs, batch=6, seed=3, together=3)
+    seen = set()
+    for step in range(table.steps_per_epoch):
+        batch = table.draw(step)
+        assert torch.equal(batch.index, batch.index[::3].repeat_interleave(3))
+        assert len(batch.latents) == len(batch.index.unique())
+        pictures = table.pictures[batch.samples].view(2, 3)
+        assert torch.equal(pictures, pictures[:, :1].expand(2, 3))
+        seen |= {hash(mask.numpy().tobytes()) for mask in batch.masks}
+    everything = {hash(torch.from_numpy(ref.mask).long().numpy().tobytes()) for ref in refs}
+    assert seen <= everything
+    assert len(seen) > len(everything) - 6  # the last, incomplete batch is dropped
+    with pytest.raises(ValueError, match="together must divide the batch of 6, got 4"):
+        ReferTable(model, list(split.images[:]), refs, batch=6, seed=3, together=4)
+
+
 def test_fresh_noise_cannot_be_trained_from_encoded_images(foundation, cache):
     from vpd.train.refer_table import ReferTable
 

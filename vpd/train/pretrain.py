@@ -238,7 +238,7 @@ class _Pretraining:
                 "scenes": config.scenes,
             },
             "seed": config.seed,
-            "command": "vpd pretrain --config configs/pretrain/mini.yaml",
+            "command": "vpd pretrain, with the config below",
             "config": json.loads((self.out / "config.json").read_text()),
             "metrics": metrics,
             "licence": "Apache-2.0",

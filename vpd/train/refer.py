@@ -83,6 +83,9 @@ class ReferTrainConfig:
     )
     epochs: int | None = None
     """If set, the number of steps follows from it."""
+    together: int = 1
+    """Objects of one picture that stand side by side in a batch: their rows differ in the sentence
+    alone. VPD: 1."""
     token_length: int = 24
     hidden: int = 64
     attention: tuple[int, ...] = (2, 4)
@@ -163,7 +166,7 @@ class ReferTraining(pl.LightningModule):
         model = self._whole.model
         with torch.no_grad():
             states = model.text(batch.ids).hidden
-        return model.features(batch.latents, states)
+        return model.features(batch.latents, states, batch.index)
 
     def training_step(self, _: int) -> Tensor:
         batch = self._table.draw(self.global_step)
@@ -267,8 +270,11 @@ def _load_data(config: ReferTrainConfig, model: ReferSegmenter) -> tuple[ReferTa
         refs = dataset_refs(source, images)
     if config.text_blind:
         refs = (replace(ref, sentences=("",)) for ref in refs)
-    cache = _cache(data, "latents")
-    return ReferTable(model, pictures, refs, config.loop.batch, config.seed, cache), val
+    table = ReferTable(
+        model, pictures, refs, config.loop.batch, config.seed, config.together,
+        _cache(data, "latents"),
+    )  # fmt: skip
+    return table, val
 
 
 def _cache(data: ReferData, kind: str) -> Path:
@@ -339,6 +345,11 @@ def train(config: ReferTrainConfig) -> dict[str, float]:
     shipped = (
         config.foundation if not config.weights and config.foundation in store.shipped() else None
     )
-    card = {"config": recipe(config), "metrics": metrics, "licence": "Apache-2.0"}
+    card = {
+        "command": "vpd train, with the config below",
+        "config": recipe(config),
+        "metrics": metrics,
+        "licence": "Apache-2.0",
+    }
     store.save(model.float().cpu(), out / "model", foundation=shipped, card=card)
     return metrics

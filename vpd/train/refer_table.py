@@ -36,9 +36,10 @@ class Referred:
 
 @dataclass(frozen=True)
 class Batch:
-    latents: Tensor  # [B, C, h, w]
+    latents: Tensor  # [I, C, h, w]
     ids: Tensor  # int64 [B, length]
     masks: Tensor  # int64 [B, H, W], 0 or 1
+    index: Tensor  # int64 [B], the latent that each row looks at
     samples: Tensor  # int64 [B], each row's (object, sentence) pair
 
 
@@ -83,12 +84,17 @@ class ReferTable:
     An epoch visits every referred object once, in an order that depends on (seed, epoch), each
     with one random sentence. A *sample* is the number of an (object, sentence) pair.
 
+    With ``together`` > 1, batches consist of so many objects of one picture side by side (some of
+    them twice an epoch where a picture's do not come out even): the rows of a picture differ in
+    their sentence alone, and what the U-Net computes before the first cross-attention is shared.
+
     Args:
         model: Encodes the images, under its noise protocol.
         pictures: uint8 [H, W, 3] images, in the order that ``Referred.image`` counts.
         refs: The referred objects.
         batch: Rows of a batch; the last, incomplete one of an epoch is dropped.
         seed: Of order and sentences.
+        together: Objects of one picture that stand side by side; divides ``batch``.
         cache: Folder where latents are kept for other runs; None for none.
 
     Attributes:
@@ -104,9 +110,12 @@ class ReferTable:
         refs: Iterable[Referred],
         batch: int,
         seed: int,
+        together: int = 1,
         cache: Path | None = None,
     ) -> None:
         config = model.config
+        if together < 1 or batch % together:
+            raise ValueError(f"together must divide the batch of {batch}, got {together}")
         if config.noise.adds_noise and config.noise.seed is None:
             raise ValueError(
                 "training encodes each image once: its noise protocol needs a seed, "
@@ -124,7 +133,13 @@ class ReferTable:
         if len(rows) < batch:
             raise ValueError(f"expected at least one batch of {batch} objects, got {len(rows)}")
         self.count, self.sentences = len(rows), sum(counts)
-        self.steps_per_epoch = self.count // batch
+        self._together = together
+        by_picture: dict[int, list[int]] = {}
+        for number, picture in enumerate(rows):
+            by_picture.setdefault(picture, []).append(number)
+        self._objects = list(by_picture.values())
+        groups = sum(-(-len(group) // together) for group in self._objects)
+        self.steps_per_epoch = groups * together // batch
         self._counts = torch.tensor(counts)
         self._first = self._counts.cumsum(0) - self._counts  # each object's first sample
         self.pictures = torch.tensor(rows).repeat_interleave(self._counts)
@@ -194,10 +209,12 @@ class ReferTable:
         device = data["images"].device
         rows, samples = rows.to(device), samples.to(device)
         bits = (data["masks"][rows].unsqueeze(-1) >> data["bits"]) & 1
+        used, index = torch.unique(data["images"][rows], return_inverse=True)
         return Batch(
-            data["latents"][data["images"][rows]].float(),
+            data["latents"][used].float(),
             data["ids"][samples].long(),
             bits.flatten(-2)[..., : self.size].long(),
+            index,
             samples,
         )
 
@@ -222,12 +239,29 @@ class ReferTable:
         epoch, place = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch[0]:
             generator = step_generator(self.seed, epoch)
-            order = torch.randperm(self.count, generator=generator)
-            luck = torch.rand(self.count, generator=generator)
-            self._epoch = (epoch, order, luck)
+            order = self._order(generator)
+            self._epoch = (epoch, order, torch.rand(len(order), generator=generator))
         _, order, luck = self._epoch
-        rows = order[place * self.batch : (place + 1) * self.batch]
-        return rows, self._first[rows] + (luck[rows] * self._counts[rows]).long()
+        taken = slice(place * self.batch, (place + 1) * self.batch)
+        rows = order[taken]
+        return rows, self._first[rows] + (luck[taken] * self._counts[rows]).long()
+
+    def _order(self, generator: torch.Generator) -> Tensor:
+        """Objects in the order of an epoch."""
+        order = torch.randperm(self.count, generator=generator)
+        if self._together == 1:
+            return order
+        rank = torch.empty_like(order).scatter_(0, order, torch.arange(self.count)).tolist()
+        groups = []
+        for objects in self._objects:
+            shuffled = sorted(objects, key=rank.__getitem__)
+            shuffled += shuffled * self._together
+            count = -(-len(objects) // self._together)
+            groups += [
+                shuffled[i * self._together : (i + 1) * self._together] for i in range(count)
+            ]
+        mixed = torch.randperm(len(groups), generator=generator)
+        return torch.tensor(groups)[mixed].flatten()
 
 
 def _content(picture: np.ndarray) -> bytes:
