@@ -101,14 +101,14 @@ def save(
     card: dict[str, Any] | None = None,
     dtype: torch.dtype = torch.float16,
 ) -> Path:
-    """Writes a model folder; parts equal to the foundation's (autoencoder, text encoder) are left
-    to it.
+    """Writes a model folder; tensors equal to the foundation's (those of frozen parts) are left to
+    it.
 
     Args:
         model: A task model or a foundation.
         folder: Created if missing; existing files are replaced, each only when its successor is
             complete.
-        foundation: Name of the shipped foundation that brings ``vae`` and ``text``; None stores
+        foundation: Name of the shipped foundation that brings what did not change; None stores
             everything.
         card: What made the model: command, data, seed, metrics.
         dtype: Storage type of floating-point weights.
@@ -116,11 +116,14 @@ def save(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     task = next(name for name, (_, build) in _TASKS.items() if type(model) is build)
-    state = model.state_dict()
+    state = {
+        k: (v.to(dtype) if v.is_floating_point() else v).contiguous().cpu()
+        for k, v in model.state_dict().items()
+    }
     if foundation is not None:
-        state = {k: v for k, v in state.items() if not k.startswith(("vae.", "text."))}
-    state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
-    save_weights({k: v.contiguous().cpu() for k, v in state.items()}, folder / "model.safetensors")
+        base, _ = read_state_dict(find(foundation) / "model.safetensors")
+        state = {k: v for k, v in state.items() if k not in base or not torch.equal(v, base[k])}
+    save_weights(state, folder / "model.safetensors")
     info = {
         "task": task,
         "foundation": foundation,

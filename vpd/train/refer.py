@@ -104,12 +104,14 @@ class ReferTrainConfig:
     unet_lr_mult: float = 1.0
     freeze: Literal["none", "unet"] = "none"
     unet_init: Literal["pretrained", "random"] = "pretrained"
+    train_text: bool = False
+    """Train the text encoder too. VPD does not."""
     text_adapter: bool = True
     feature_cache: Literal["float16", "float32", "none"] = "float16"
     """How the U-Net's outputs are kept on disk where nothing that trains comes before them: with
-    ``freeze: unet`` and ``text_adapter: false``. Each sample then goes through the U-Net once and
-    a step costs the decoder alone. With any other choice, or ``none``, the U-Net runs in every
-    step."""
+    ``freeze: unet``, ``text_adapter: false`` and ``train_text: false``. Each sample then goes
+    through the U-Net once and a step costs the decoder alone. With any other choice, or ``none``,
+    the U-Net runs in every step."""
     text_blind: bool = False
     """Empty every sentence of the training data: what can be learnt without reading. Its score is
     ``text_blind/oIoU``."""
@@ -148,6 +150,7 @@ class ReferTraining(pl.LightningModule):
         self._val = val
         self._cached = cached
         parts = {
+            "text": config.train_text,
             "unet": config.freeze == "none",
             "adapter": model.config.text_adapter,
             "decoder": True,
@@ -164,7 +167,7 @@ class ReferTraining(pl.LightningModule):
         if self._cached is not None:
             return self._cached(batch.samples)
         model = self._whole.model
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.config.train_text):
             states = model.text(batch.ids).hidden
         return model.features(batch.latents, states, batch.index)
 
@@ -285,7 +288,7 @@ def _cached(
     config: ReferTrainConfig, model: ReferSegmenter, table: ReferTable
 ) -> CachedFeatures | None:
     """The U-Net's outputs for all that the run will draw, if they are the same in every epoch."""
-    fixed = config.freeze == "unet" and not config.text_adapter
+    fixed = config.freeze == "unet" and not (config.text_adapter or config.train_text)
     if not fixed or config.feature_cache == "none":
         return None
     if not reproducible(model.config.noise):
