@@ -4,6 +4,7 @@
 
 namespace vpd::bind {
 
+using models::Recompute;
 using models::UNet;
 using models::UNetConfig;
 using models::UNetInputs;
@@ -38,12 +39,17 @@ void bind_unet(py::module_& module) {
       .def_readonly("attention", &UNetOutput::attention)
       .def_readonly("blocks", &UNetOutput::blocks);
 
-  py::class_<UNet> net(module, "UNet");
+  py::enum_<Recompute>(module, "Recompute")
+      .value("none", Recompute::kNone)
+      .value("attention", Recompute::kAttention)
+      .value("all", Recompute::kAll);
+
+  py::class_<UNet, std::shared_ptr<UNet>> net(module, "UNet");
   net.def(py::init([](int64_t in_channels, int64_t out_channels, int64_t model_channels,
                       std::vector<int64_t> channel_mult, int64_t num_res_blocks,
                       std::vector<int64_t> attention_resolutions, int64_t num_heads,
                       int64_t transformer_depth, int64_t context_dim, int64_t norm_groups) {
-            return std::make_unique<UNet>(UNetConfig{in_channels, out_channels, model_channels,
+            return std::make_shared<UNet>(UNetConfig{in_channels, out_channels, model_channels,
                                                      std::move(channel_mult), num_res_blocks,
                                                      std::move(attention_resolutions), num_heads,
                                                      transformer_depth, context_dim, norm_groups});
@@ -65,14 +71,15 @@ void bind_unet(py::module_& module) {
       [](const UNet& self, const std::vector<Tensor>& params, const Tensor& latents,
          const Tensor& timesteps, const Tensor& context, const std::optional<Tensor>& image_index,
          const std::optional<Tensor>& context_mask, const std::optional<Tensor>& time_bias,
-         const UNetTaps& taps) {
+         const UNetTaps& taps, Recompute recompute) {
         py::gil_scoped_release release;
         return self.forward(Params(self.table(), params),
                             {latents, timesteps, context, image_index, context_mask, time_bias},
-                            taps);
+                            taps, recompute);
       },
       py::arg("params"), py::arg("latents"), py::arg("timesteps"), py::arg("context"),
-      py::arg("image_index"), py::arg("context_mask"), py::arg("time_bias"), py::arg("taps"));
+      py::arg("image_index"), py::arg("context_mask"), py::arg("time_bias"), py::arg("taps"),
+      py::arg("recompute"));
 }
 
 }  // namespace vpd::bind

@@ -2,6 +2,7 @@
 
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/check.h"
@@ -13,6 +14,14 @@ Init Init::fan_in(int64_t fan_in) { return uniform(1.0 / std::sqrt(static_cast<d
 Slot ParamTable::add(ParamSpec spec) {
   specs_.push_back(std::move(spec));
   return Slot(specs_.size() - 1);
+}
+
+SlotRange ParamTable::range(std::string_view scope) const {
+  const std::string prefix = std::string(scope) + ".";
+  const auto below = [&](const ParamSpec& spec) { return spec.name.rfind(prefix, 0) == 0; };
+  const auto first = std::find_if(specs_.begin(), specs_.end(), below);
+  const auto last = std::find_if_not(first, specs_.end(), below);
+  return {static_cast<size_t>(first - specs_.begin()), static_cast<size_t>(last - specs_.begin())};
 }
 
 std::vector<Tensor> ParamTable::initialise(const at::Device& device, at::ScalarType dtype,

@@ -52,6 +52,13 @@ class Slot {
   size_t index_ = static_cast<size_t>(-1);
 };
 
+// The slots that a block declared: those from `begin` up to, not including, `end`.
+struct SlotRange {
+  size_t begin = 0;
+  size_t end = 0;
+  size_t size() const { return end - begin; }
+};
+
 // The ordered list of everything a network owns; the order is the order of declaration and never
 // changes.
 class ParamTable {
@@ -59,6 +66,8 @@ class ParamTable {
   Slot add(ParamSpec spec);
   const std::vector<ParamSpec>& specs() const { return specs_; }
   size_t size() const { return specs_.size(); }
+  // The slots below "scope.": those of one block.
+  SlotRange range(std::string_view scope) const;
   // Fresh tensors in table order. On the meta device nothing is computed.
   std::vector<Tensor> initialise(
       const at::Device& device, at::ScalarType dtype,
@@ -90,6 +99,8 @@ class Scope {
 class Params {
  public:
   Params(const ParamTable& table, at::TensorList tensors);
+  explicit Params(at::TensorList tensors) : tensors_(tensors) {}
+  size_t size() const { return tensors_.size(); }
   const Tensor& operator[](Slot slot) const { return tensors_[slot.index()]; }
 
  private:

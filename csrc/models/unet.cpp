@@ -1,13 +1,12 @@
 #include "models/unet.h"
 
 #include <ATen/ops/arange.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/silu.h>
-#include <ATen/ops/upsample_nearest2d.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "core/check.h"
 #include "diffusion/timestep_embedding.h"
@@ -41,8 +40,6 @@ bool contains(const std::vector<int64_t>& values, int64_t value) {
 
 }  // namespace
 
-std::string UNet::Block::transformer_name() const { return name + ".1"; }
-
 UNet::UNet(UNetConfig config)
     : config_(checked(std::move(config))),
       time_in_(Scope(table_) / "time_embed" / 0, config_.model_channels,
@@ -55,8 +52,8 @@ UNet::UNet(UNetConfig config)
         const Scope root(table_);
         const int64_t embedding = 4 * config_.model_channels, groups = config_.norm_groups;
         const int64_t levels = config_.channel_mult.size();
-        std::vector<Block> blocks;
-        const auto add = [&](int64_t level) -> Block& {
+        std::vector<UNetBlock> blocks;
+        const auto add = [&](int64_t level) -> UNetBlock& {
           blocks.push_back(
               {.name = "input_blocks." + std::to_string(blocks.size()), .level = level});
           return blocks.back();
@@ -67,7 +64,7 @@ UNet::UNet(UNetConfig config)
         for (int64_t level = 0; level < levels; ++level) {
           const int64_t out = config_.channel_mult[level] * config_.model_channels;
           for (int64_t i = 0; i < config_.num_res_blocks; ++i) {
-            Block& block = add(level);
+            UNetBlock& block = add(level);
             block.res.emplace(scope() / 0, channels, out, embedding, groups);
             channels = out;
             if (contains(config_.attention_resolutions, int64_t{1} << level)) {
@@ -87,8 +84,8 @@ UNet::UNet(UNetConfig config)
         const int64_t channels = config_.channel_mult.back() * config_.model_channels;
         const int64_t embedding = 4 * config_.model_channels;
         const Scope scope = Scope(table_) / "middle_block";
-        std::vector<Block> blocks(1);
-        Block& block = blocks.front();
+        std::vector<UNetBlock> blocks(1);
+        UNetBlock& block = blocks.front();
         block.name = "middle_block";
         block.level = levels - 1;
         block.res.emplace(scope / 0, channels, channels, embedding, config_.norm_groups);
@@ -107,13 +104,13 @@ UNet::UNet(UNetConfig config)
           skips.insert(skips.end(), config_.num_res_blocks, out);
           if (level + 1 < levels) skips.push_back(out);
         }
-        std::vector<Block> blocks;
+        std::vector<UNetBlock> blocks;
         int64_t channels = config_.channel_mult.back() * base;
         for (int64_t level = levels - 1; level >= 0; --level) {
           const int64_t out = config_.channel_mult[level] * base;
           for (int64_t i = 0; i <= config_.num_res_blocks; ++i) {
             const std::string name = "output_blocks." + std::to_string(blocks.size());
-            Block block{.name = name, .level = level};
+            UNetBlock block{.name = name, .level = level};
             const Scope scope = root / name;
             block.res.emplace(scope / 0, channels + skips.back(), out, 4 * base,
                               config_.norm_groups);
@@ -135,12 +132,16 @@ UNet::UNet(UNetConfig config)
       }()),
       out_norm_(Scope(table_) / "out" / 0, config_.norm_groups, config_.model_channels, kOutEps),
       out_conv_(Scope(table_) / "out" / 2, config_.model_channels, config_.out_channels,
-                {.zero_init = true}) {}
+                {.zero_init = true}) {
+  for (std::vector<UNetBlock>* blocks : {&down_, &middle_, &up_}) {
+    for (UNetBlock& block : *blocks) block.own = table_.range(block.name);
+  }
+}
 
 std::vector<AttentionLayer> UNet::attention_layers() const {
   std::vector<AttentionLayer> layers;
-  const auto add = [&](const std::vector<Block>& blocks, const char* place) {
-    for (const Block& block : blocks) {
+  const auto add = [&](const std::vector<UNetBlock>& blocks, const char* place) {
+    for (const UNetBlock& block : blocks) {
       if (!block.transformer) continue;
       for (int64_t i = 0; i < config_.transformer_depth; ++i) {
         layers.push_back(
@@ -211,12 +212,13 @@ Tensor UNet::embed_time(const Params& p, const UNetInputs& in) const {
   return at::silu(embedding);
 }
 
-UNetOutput UNet::forward(const Params& p, const UNetInputs& in, const UNetTaps& taps) const {
+UNetOutput UNet::forward(const Params& p, const UNetInputs& in, const UNetTaps& taps,
+                         Recompute recompute) const {
   check_inputs(in);
   const UNetPlan plan(taps, attention_layers(), down_.size(), up_.size(), config_.num_res_blocks,
                       config_.channel_mult.size());
   const auto dtype = p[Slot(0)].scalar_type();
-  const Tensor context_states = in.context.to(dtype);
+  const Tensor context = in.context.to(dtype);
   const int64_t rows = in.context.size(0);
 
   // One latent may serve several rows. While nothing depends on the row (same timestep, text not
@@ -233,47 +235,41 @@ UNetOutput UNet::forward(const Params& p, const UNetInputs& in, const UNetTaps& 
       h = h.index_select(0, index);
     }
   }
-  const Tensor embedding = embed_time(p, in);
-  const nn::Context context{context_states, in.context_mask, repeat};
+  const UNetBlock::Call call{embed_time(p, in), context,   in.context_mask,
+                             repeat,            recompute, weak_from_this().lock()};
 
   UNetOutput out;
   MapAccumulator maps(taps);
-  const auto run = [&](const Block& block, bool skip_up) {
-    if (plan.taps_input(block.name)) out.blocks[block.name + ":input"] = h;
-    if (block.conv) h = (*block.conv)(p, h);
-    if (block.res) h = (*block.res)(p, h, embedding);
-    if (block.transformer) {
-      const auto wanted = plan.map_layers(block.transformer_name());
-      std::vector<Tensor> layer_maps;
-      h = (*block.transformer)(p, h, context, {!wanted.empty(), taps.per_head}, &layer_maps);
-      for (const auto& [depth, strides] : wanted)
-        maps.add(layer_maps[depth], strides, int64_t{1} << block.level);
+  const auto run = [&](const UNetBlock& block, Tensor skip, bool skip_up) {
+    if (plan.taps_input(block.name)) {
+      if (skip.defined()) h = UNetBlock::joined(h, std::exchange(skip, {}), repeat);
+      out.blocks[block.name + ":input"] = h;
     }
-    if (block.res2) h = (*block.res2)(p, h, embedding);
+    const auto wanted = plan.map_layers(block.transformer_name());
+    const auto found = block(p, h, skip, call, {!wanted.empty(), taps.per_head});
+    h = found[0];
+    for (const auto& [depth, strides] : wanted)
+      maps.add(found[1 + depth], strides, int64_t{1} << block.level);
     if (block.is_tap && taps.features) out.features.insert(out.features.begin(), h);
-    if (block.up && !skip_up) {
-      h = (*block.up)(p, at::upsample_nearest2d(h, {2 * h.size(2), 2 * h.size(3)}));
-    }
+    if (block.up && !skip_up) h = block.upsampled(p, h, call);
     if (plan.taps_output(block.name)) out.blocks[block.name + ":output"] = h;
   };
 
   std::vector<Tensor> skips;
   int64_t position = 0;
-  for (const Block& block : down_) {
+  for (const UNetBlock& block : down_) {
     if (position > plan.last) break;
-    run(block, false);
+    run(block, {}, false);
     skips.push_back(h);
     ++position;
   }
-  if (position <= plan.last) run(middle_.front(), false);
+  if (position <= plan.last) run(middle_.front(), {}, false);
   ++position;
-  for (const Block& block : up_) {
+  for (const UNetBlock& block : up_) {
     if (position > plan.last) break;
-    Tensor skip = skips.back();
+    const Tensor skip = std::move(skips.back());
     skips.pop_back();
-    if (skip.size(0) != h.size(0)) skip = skip.index_select(0, *repeat);
-    h = at::cat({h, skip}, 1);
-    run(block, position == plan.last && !plan.taps_output(block.name));
+    run(block, skip, position == plan.last && !plan.taps_output(block.name));
     ++position;
   }
   if (taps.noise) out.noise = out_conv_(p, out_norm_.silu(p, h));

@@ -1,12 +1,12 @@
 #pragma once
 #include <map>
+#include <memory>
 
 #include "core/params.h"
+#include "models/unet_block.h"
 #include "nn/conv.h"
 #include "nn/linear.h"
 #include "nn/norm.h"
-#include "nn/res_block.h"
-#include "nn/transformer_block.h"
 
 namespace vpd::models {
 
@@ -64,7 +64,7 @@ struct AttentionLayer {
 };
 
 // The denoiser of latent diffusion (Rombach et al. 2022), with taps.
-class UNet {
+class UNet : public std::enable_shared_from_this<UNet> {
  public:
   explicit UNet(UNetConfig config);
   UNet(const UNet&) = delete;
@@ -73,22 +73,12 @@ class UNet {
   const UNetConfig& config() const { return config_; }
   std::vector<AttentionLayer> attention_layers() const;
   std::vector<int64_t> feature_channels() const;  // fine to coarse
-  UNetOutput forward(const Params& p, const UNetInputs& inputs, const UNetTaps& taps) const;
+  // A backward that recomputes calls this network again: it keeps it alive if it is held by a
+  // shared_ptr.
+  UNetOutput forward(const Params& p, const UNetInputs& inputs, const UNetTaps& taps,
+                     Recompute recompute = Recompute::kNone) const;
 
  private:
-  struct Block {
-    std::string name;  // "input_blocks.4"
-    int64_t level;
-    std::optional<nn::Conv2d> conv = {};  // the first convolution, or the downsampler
-    std::optional<nn::ResBlock> res = {};
-    std::optional<nn::SpatialTransformer> transformer = {};
-    std::optional<nn::ResBlock> res2 = {};  // middle only
-    std::optional<nn::Conv2d> up = {};      // after nearest x2
-    bool is_tap = false;  // its output is the level's feature map: the level's last block without
-                          // an upsampler
-    std::string transformer_name() const;
-  };
-
   Tensor embed_time(const Params& p, const UNetInputs& inputs) const;
   void check_inputs(const UNetInputs& inputs) const;
   int64_t size_multiple() const { return int64_t{1} << (config_.channel_mult.size() - 1); }
@@ -97,9 +87,9 @@ class UNet {
   ParamTable table_;
   nn::Linear time_in_;
   nn::Linear time_out_;
-  std::vector<Block> down_;
-  std::vector<Block> middle_;  // one
-  std::vector<Block> up_;
+  std::vector<UNetBlock> down_;
+  std::vector<UNetBlock> middle_;  // one
+  std::vector<UNetBlock> up_;
   nn::GroupNorm out_norm_;
   nn::Conv2d out_conv_;
 };

@@ -1,9 +1,9 @@
 #include "nn/conv.h"
 
-#include <ATen/ops/conv2d.h>
 #include <ATen/ops/linear.h>
 
 #include "nn/layout.h"
+#include "ops/conv2d.h"
 
 namespace vpd::nn {
 
@@ -21,7 +21,7 @@ Conv2d::Conv2d(Scope scope, int64_t in, int64_t out, Conv2dOptions options)
 
 Tensor Conv2d::operator()(const Params& p, const Tensor& x) const {
   const std::optional<Tensor> bias = bias_ ? std::optional<Tensor>(p[*bias_]) : std::nullopt;
-  return at::conv2d(x, p[weight_], bias, options_.stride, options_.padding);
+  return ops::conv2d(x, p[weight_], bias, options_.stride, options_.padding);
 }
 
 Conv1x1::Conv1x1(Scope scope, int64_t in, int64_t out, bool zero_init)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -12,7 +12,9 @@ from torch import Tensor
 from vpd._load import core
 from vpd.nn import CoreModule
 
-__all__ = ["Taps", "UNet", "UNetConfig", "UNetOutput"]
+__all__ = ["Recompute", "Taps", "UNet", "UNetConfig", "UNetOutput"]
+
+Recompute = Literal["none", "attention", "all"]
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,23 @@ class UNet(CoreModule[UNetConfig]):
         self, config: UNetConfig | None = None, *, generator: torch.Generator | None = None
     ) -> None:
         super().__init__(config or UNetConfig.sd15(), generator=generator)
+        self._recompute: Recompute = "none"
+
+    @property
+    def recompute(self) -> Recompute:
+        """What the backward computes again instead of keeping it since the forward: ``none``;
+        ``attention``, the transformers; or ``all``, every block (Chen et al. 2016). Costs a
+        second forward of these parts and leaves gradients as they are; second derivatives
+        need ``none``."""
+        return self._recompute
+
+    @recompute.setter
+    def recompute(self, value: Recompute) -> None:
+        if value not in get_args(Recompute):
+            raise ValueError(
+                f"UNet.recompute must be one of {get_args(Recompute)}, got {value!r}"
+            )
+        self._recompute = value
 
     @staticmethod
     def _build(config: UNetConfig) -> Any:
@@ -190,6 +209,7 @@ class UNet(CoreModule[UNetConfig]):
             context_mask,
             time_bias,
             taps._core(),
+            getattr(core.Recompute, self.recompute),
         )
         return UNetOutput(out.noise, tuple(out.features), out.attention, out.blocks)
 
