@@ -1,4 +1,4 @@
-"""What the benchmark scripts share: the machine's description, memory readings, the report."""
+"""What the benchmark scripts share: the machine's description, the report."""
 
 from __future__ import annotations
 
@@ -33,27 +33,6 @@ def machine() -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "versions": versions,
     }
-
-
-def _status(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) * 1024
-    raise OSError(f"/proc/self/status has no {field}: memory is measured on Linux only")
-
-
-def rss() -> int:
-    """Resident bytes of this process."""
-    return _status("VmRSS")
-
-
-def peak_rss() -> int:
-    """Largest number of resident bytes since the last reset."""
-    return _status("VmHWM")
-
-
-def reset_peak_rss() -> None:
-    Path("/proc/self/clear_refs").write_text("5")
 
 
 def check(name: str, value: float, limit: float) -> dict[str, Any]:

@@ -20,9 +20,10 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _common import check, machine, peak_rss, report, reset_peak_rss, rss
+from _common import check, machine, report
 
 import vpd
+from vpd.memory import peak_resident, reset_peak, resident
 from vpd.nn import channels_last
 
 
@@ -70,12 +71,12 @@ def measure_memory(kind: str, size: int, dtype: torch.dtype, quick: bool) -> Non
     """Runs in a process of its own: one forward, nothing before it."""
     net = build(kind, dtype, quick)
     latents, context = inputs(size, dtype)
-    before = rss()
-    reset_peak_rss()
+    before = resident()
+    reset_peak()
     start = time.perf_counter()
     forward(kind, net, latents, context)
     seconds = time.perf_counter() - start
-    print(json.dumps({"mib": (peak_rss() - before) / 2**20, "seconds": seconds}))
+    print(json.dumps({"mib": (peak_resident() - before) / 2**20, "seconds": seconds}))
 
 
 def memory(kind: str, args: argparse.Namespace) -> float:

@@ -18,6 +18,8 @@ MODULES = (
     "vpd.data.tabletop",
     "vpd.data.refer",
     "vpd.images",
+    "vpd.memory",
+    "vpd.models.clip",
     "vpd.protocol",
     "vpd.tasks",
     "vpd.tasks.results",

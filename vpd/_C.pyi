@@ -12,8 +12,10 @@ __all__: list[str] = [
     "CLIPTextEncoder",
     "CLIPTextOutput",
     "DiagonalGaussian",
+    "FreedMemory",
     "NoiseSchedule",
     "PickScore",
+    "Recompute",
     "ReconstructionLoss",
     "ReferDecoder",
     "ReferMetrics",
@@ -27,15 +29,42 @@ __all__: list[str] = [
     "detect_layout",
     "dice_loss",
     "epsilon_loss",
-    "keep_freed_memory",
     "match_weights",
     "openai_clip_to_transformers",
     "plan_conversion",
     "read_weights",
     "reconstruction_loss",
+    "set_freed_memory",
     "weighted_cross_entropy",
     "write_safetensors",
 ]
+
+class FreedMemory:
+    """
+    Members:
+
+      kept
+
+      returned
+    """
+
+    __members__: typing.ClassVar[dict[str, FreedMemory]]
+    kept: typing.ClassVar[FreedMemory]
+    returned: typing.ClassVar[FreedMemory]
+    def __eq__(self, other: typing.Any) -> bool: ...
+    def __getstate__(self) -> int: ...
+    def __hash__(self) -> int: ...
+    def __index__(self) -> int: ...
+    def __init__(self, value: int) -> None: ...
+    def __int__(self) -> int: ...
+    def __ne__(self, other: typing.Any) -> bool: ...
+    def __repr__(self) -> str: ...
+    def __setstate__(self, state: int) -> None: ...
+    def __str__(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def value(self) -> int: ...
 
 class TextAdapter:
     def __init__(self, dim: int) -> None: ...
@@ -315,6 +344,36 @@ class UNetOutput:
     @property
     def noise(self) -> torch.Tensor | None: ...
 
+class Recompute:
+    """
+    Members:
+
+      none
+
+      attention
+
+      all
+    """
+
+    __members__: typing.ClassVar[dict[str, Recompute]]
+    all: typing.ClassVar[Recompute]
+    attention: typing.ClassVar[Recompute]
+    none: typing.ClassVar[Recompute]
+    def __eq__(self, other: typing.Any) -> bool: ...
+    def __getstate__(self) -> int: ...
+    def __hash__(self) -> int: ...
+    def __index__(self) -> int: ...
+    def __init__(self, value: int) -> None: ...
+    def __int__(self) -> int: ...
+    def __ne__(self, other: typing.Any) -> bool: ...
+    def __repr__(self) -> str: ...
+    def __setstate__(self, state: int) -> None: ...
+    def __str__(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def value(self) -> int: ...
+
 class UNet:
     def __init__(
         self,
@@ -342,6 +401,7 @@ class UNet:
         context_mask: torch.Tensor | None,
         time_bias: torch.Tensor | None,
         taps: UNetTaps,
+        recompute: Recompute,
     ) -> UNetOutput: ...
     def initialise(
         self, device: torch.device, dtype: torch.dtype, generator: torch.Generator | None = None
@@ -362,7 +422,6 @@ def epsilon_loss(
     cap: float,
     reduction: str,
 ) -> torch.Tensor: ...
-def keep_freed_memory() -> None: ...
 def match_weights(
     file: collections.abc.Sequence[tuple[str, collections.abc.Sequence[int]]],
     module: collections.abc.Sequence[tuple[str, collections.abc.Sequence[int]]],
@@ -392,6 +451,7 @@ def reconstruction_loss(
     logvar: torch.Tensor,
     kl_weight: float,
 ) -> ReconstructionLoss: ...
+def set_freed_memory(policy: FreedMemory) -> None: ...
 def weighted_cross_entropy(
     logits: torch.Tensor,
     target: torch.Tensor,

@@ -19,7 +19,10 @@ void bind_unet(py::module_& module);
 
 PYBIND11_MODULE(_C, module) {
   module.doc() = "C++ core of vpd";
-  module.def("keep_freed_memory", &vpd::keep_freed_memory);
+  py::enum_<vpd::FreedMemory>(module, "FreedMemory")
+      .value("kept", vpd::FreedMemory::kKept)
+      .value("returned", vpd::FreedMemory::kReturned);
+  module.def("set_freed_memory", &vpd::set_freed_memory, py::arg("policy"));
   vpd::bind::bind_adapters(module);
   vpd::bind::bind_autoencoder(module);
   vpd::bind::bind_clip_image(module);

@@ -2,9 +2,15 @@
 
 namespace vpd {
 
-// Lets the C library keep freed memory for the next step instead of handing it back to the system:
-// blocks that come back page by page cost a training step of a small network a sixth of its time.
-// The process keeps its peak. Does nothing where the C library is not glibc.
-void keep_freed_memory();
+// What the C library does with freed memory, in this process. Without effect where it is not glibc.
+enum class FreedMemory {
+  // Kept for the next step: blocks that come back page by page cost a training step of a small
+  // network a sixth of its time. The process keeps its peak.
+  kKept,
+  // Blocks of a megabyte and more go back to the system at once. glibc otherwise learns to carve
+  // them out of its heap, whose holes cost a training step of a large network half its memory.
+  kReturned,
+};
+void set_freed_memory(FreedMemory policy);
 
 }  // namespace vpd

@@ -17,12 +17,14 @@ class AutocastState {
  public:
   explicit AutocastState(at::DeviceType device)
       : device_(device),
-        enabled_(at::autocast::is_autocast_enabled(device)),
+        known_(at::autocast::is_autocast_available(device)),
+        enabled_(known_ && at::autocast::is_autocast_enabled(device)),
         cached_(at::autocast::is_autocast_cache_enabled()),
-        dtype_(at::autocast::get_autocast_dtype(device)) {}
+        dtype_(known_ ? at::autocast::get_autocast_dtype(device) : at::kFloat) {}
 
   at::DeviceType device() const { return device_; }
   void apply() const {
+    if (!known_) return;  // the meta device has none
     at::autocast::set_autocast_enabled(device_, enabled_);
     at::autocast::set_autocast_cache_enabled(cached_);
     at::autocast::set_autocast_dtype(device_, dtype_);
@@ -30,6 +32,7 @@ class AutocastState {
 
  private:
   at::DeviceType device_;
+  bool known_;
   bool enabled_;
   bool cached_;
   at::ScalarType dtype_;
@@ -80,10 +83,10 @@ class Recompute : public torch::autograd::Function<Recompute> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    VPD_CHECK(!at::GradMode::is_enabled(),
-              "recompute: second derivatives need recompute=\"none\" (create_graph=True was given)");
-    const auto call = c10::static_intrusive_pointer_cast<Call>(
-        ctx->saved_data["call"].toCapsule());
+    VPD_CHECK(
+        !at::GradMode::is_enabled(),
+        "recompute: second derivatives need recompute=\"none\" (create_graph=True was given)");
+    const auto call = c10::static_intrusive_pointer_cast<Call>(ctx->saved_data["call"].toCapsule());
     variable_list all = ctx->get_saved_variables();
     variable_list wanted;
     for (size_t i = 0; i < all.size(); ++i) {
@@ -125,8 +128,8 @@ std::vector<Tensor> recompute(PureFunction f, const Params& p, SlotRange own,
       std::any_of(all.begin(), all.end(), [](const Tensor& t) { return t.requires_grad(); });
   if (!differentiated) return f(p, inputs);
   const AutocastState autocast(inputs.front().device().type());
-  return Recompute::apply(
-      at::TensorList(all), c10::make_intrusive<Call>(std::move(f), p.size(), own, autocast));
+  return Recompute::apply(at::TensorList(all),
+                          c10::make_intrusive<Call>(std::move(f), p.size(), own, autocast));
 }
 
 }  // namespace vpd

@@ -1,11 +1,10 @@
 #include "diffusion/noise_schedule.h"
 
-#include <ATen/ops/tensor.h>
-
 #include <algorithm>
 #include <cmath>
 
 #include "core/check.h"
+#include "core/constant.h"
 
 namespace vpd::diffusion {
 
@@ -58,13 +57,13 @@ at::Tensor NoiseSchedule::alpha_bar(const at::Tensor& t) const {
   VPD_CHECK(t.dim() == 1 && t.scalar_type() == at::kLong,
             "NoiseSchedule: t must be int64 [B], got ", t.dtype(), " ", t.sizes());
   // Looking at values would wait for a GPU; there the gather itself asserts.
-  if (t.is_cpu() && t.numel() > 0) {
+  if (has_values(t)) {
     const int64_t lowest = t.min().item<int64_t>(), highest = t.max().item<int64_t>();
     VPD_CHECK(lowest >= 0 && highest < config_.num_train_timesteps,
               "NoiseSchedule: timesteps must be in [0, ", config_.num_train_timesteps, "), got ",
               lowest < 0 ? lowest : highest);
   }
-  return at::tensor(alphas_cumprod_, at::kDouble).to(t.device()).index_select(0, t);
+  return constant(alphas_cumprod_, t.options().dtype(at::kDouble)).index_select(0, t);
 }
 
 at::Tensor NoiseSchedule::snr(const at::Tensor& t) const {

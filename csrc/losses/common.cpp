@@ -33,7 +33,7 @@ void check_pixel_target(const char* name, const at::Tensor& logits, const at::Te
                 target.sizes().slice(1) == logits.sizes().slice(2),
             name, ": target must be int64 [", logits.size(0), ", ", logits.size(2), ", ",
             logits.size(3), "], got ", target.dtype(), " ", target.sizes());
-  if (!target.is_cpu() || target.numel() == 0) return;
+  if (!has_values(target)) return;
   const int64_t lowest = target.min().item<int64_t>(), highest = target.max().item<int64_t>();
   VPD_CHECK(lowest >= 0 && highest < logits.size(1), name, ": target classes must be in [0, ",
             logits.size(1), "), got ", lowest < 0 ? lowest : highest);

@@ -2,9 +2,9 @@
 
 #include <ATen/core/Reduction.h>
 #include <ATen/ops/cross_entropy_loss.h>
-#include <ATen/ops/tensor.h>
 
 #include "core/check.h"
+#include "core/constant.h"
 
 namespace vpd::losses {
 
@@ -31,7 +31,7 @@ at::Tensor weighted_cross_entropy(const at::Tensor& logits, const at::Tensor& ta
   VPD_CHECK(static_cast<int64_t>(weight.size()) == logits.size(1), kName, ": expected ",
             logits.size(1), " class weights, got ", weight.size());
   const at::Tensor wide = widened(logits);
-  return at::cross_entropy_loss(wide, target, at::tensor(weight, wide.options()),
+  return at::cross_entropy_loss(wide, target, constant(weight, wide.options()),
                                 aten_reduction(reduction));
 }
 

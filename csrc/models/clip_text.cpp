@@ -4,12 +4,12 @@
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/searchsorted.h>
-#include <ATen/ops/tensor.h>
 #include <ATen/ops/where.h>
 
 #include <algorithm>
 
 #include "core/check.h"
+#include "core/constant.h"
 
 namespace vpd::models {
 
@@ -79,7 +79,7 @@ void CLIPTextEncoder::check_inputs(const Tensor& ids, const std::optional<Tensor
               "clip_text: mask must be bool ", ids.sizes(), ", got ", mask->dtype(), " ",
               mask->sizes());
   }
-  if (ids.numel() == 0 || ids.is_meta()) return;
+  if (ids.numel() == 0 || (!has_values(ids) && !ids.is_cuda())) return;
   // Waits for a GPU, once a sentence batch; an id past the table would otherwise kill the device's
   // context.
   const int64_t lowest = ids.min().item<int64_t>(), highest = ids.max().item<int64_t>();
@@ -91,7 +91,7 @@ void CLIPTextEncoder::check_inputs(const Tensor& ids, const std::optional<Tensor
 Tensor CLIPTextEncoder::embedding_rows(const Tensor& ids) const {
   if (config_.vocab_subset.empty()) return ids;
   const int64_t shared = static_cast<int64_t>(config_.vocab_subset.size());
-  const Tensor subset = at::tensor(config_.vocab_subset, ids.options());
+  const Tensor subset = constant(config_.vocab_subset, ids.options());
   const Tensor position = at::searchsorted(subset, ids).clamp_max(shared - 1);
   return at::where(subset.index_select(0, position.flatten()).view_as(ids) == ids, position,
                    shared);

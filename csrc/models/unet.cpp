@@ -235,8 +235,8 @@ UNetOutput UNet::forward(const Params& p, const UNetInputs& in, const UNetTaps& 
       h = h.index_select(0, index);
     }
   }
-  const UNetBlock::Call call{embed_time(p, in), context,   in.context_mask,
-                             repeat,            recompute, weak_from_this().lock()};
+  const UNetBlock::Call call{embed_time(p, in),      context, in.context_mask, repeat, recompute,
+                             weak_from_this().lock()};
 
   UNetOutput out;
   MapAccumulator maps(taps);

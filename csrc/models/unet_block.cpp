@@ -42,8 +42,7 @@ std::vector<Tensor> UNetBlock::operator()(const Params& p, const Tensor& h, cons
 Tensor UNetBlock::upsampled(const Params& p, const Tensor& h, const Call& call) const {
   const PureFunction f = [this, owner = call.owner](const Params& p, const auto& in) {
     const Tensor& h = in[0];
-    return std::vector<Tensor>{
-        (*up)(p, at::upsample_nearest2d(h, {2 * h.size(2), 2 * h.size(3)}))};
+    return std::vector<Tensor>{(*up)(p, at::upsample_nearest2d(h, {2 * h.size(2), 2 * h.size(3)}))};
   };
   return call.recompute == Recompute::kAll ? vpd::recompute(f, p, own, {h})[0] : f(p, {h})[0];
 }

@@ -34,8 +34,8 @@ struct UNetBlock {
 
   std::string name;  // "input_blocks.4"
   int64_t level;
-  SlotRange own = {};                     // its parameters
-  std::optional<nn::Conv2d> conv = {};    // the first convolution, or the downsampler
+  SlotRange own = {};                   // its parameters
+  std::optional<nn::Conv2d> conv = {};  // the first convolution, or the downsampler
   std::optional<nn::ResBlock> res = {};
   std::optional<nn::SpatialTransformer> transformer = {};
   std::optional<nn::ResBlock> res2 = {};  // middle only

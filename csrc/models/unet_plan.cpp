@@ -1,12 +1,12 @@
 #include "models/unet_plan.h"
 
-#include <ATen/ops/tensor.h>
 #include <ATen/ops/upsample_bilinear2d.h>
 
 #include <algorithm>
 #include <sstream>
 
 #include "core/check.h"
+#include "core/constant.h"
 
 namespace vpd::models {
 
@@ -120,7 +120,7 @@ void MapAccumulator::add(const Tensor& map, const std::vector<int64_t>& strides,
       VPD_CHECK(token >= 0 && token < tokens, "taps: token ", token, " out of range, context has ",
                 tokens);
     }
-    own = own.index_select(-3, at::tensor(taps_.tokens, own.options().dtype(at::kLong)));
+    own = own.index_select(-3, constant(taps_.tokens, own.options().dtype(at::kLong)));
   }
   for (const int64_t target : strides) {
     Tensor resized = own;

@@ -6,7 +6,6 @@ import gc
 
 import pytest
 import torch
-
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import vpd
@@ -18,7 +17,7 @@ MODES = ("attention", "all")
 def network() -> vpd.UNet:
     net = vpd.UNet(SMALL, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():  # the original's zero layers would hide most of the gradients
-        for index, (name, parameter) in enumerate(net.named_parameters()):
+        for index, parameter in enumerate(net.parameters()):
             if parameter.abs().max() == 0:
                 generator = torch.Generator().manual_seed(index)
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.05)
@@ -194,7 +193,7 @@ def test_changing_a_weight_before_the_backward_is_an_error():
 
 
 def test_unknown_mode():
-    with pytest.raises(ValueError, match="recompute must be one of.*got 'some'"):
+    with pytest.raises(ValueError, match=r"recompute must be one of.*got 'some'"):
         network().recompute = "some"
 
 

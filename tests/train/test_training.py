@@ -214,7 +214,7 @@ def test_frozen_and_random_u_nets(foundation, cache, tmp_path):
 def test_interrupted_referring_training_equals_uninterrupted(
     foundation, cache, tmp_path, monkeypatch
 ):
-    from vpd.train.refer import ReferTraining
+    from vpd.train.refer_training import ReferTraining
 
     folder, _ = foundation
     train(toy_refer(tmp_path / "whole", folder, cache))

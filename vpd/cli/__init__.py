@@ -42,6 +42,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data check": ("vpd.cli.data:check", "say whether a data set on disk is whole"),
     "convert": ("vpd.cli.convert:convert", "rewrite weights under other parameter names"),
     "bench": ("vpd.cli.bench:bench", "list or run the benchmarks"),
+    "info memory": (
+        "vpd.cli.memory:memory",
+        "trained parameters and peak memory of a training config, before it runs",
+    ),
     "info": ("vpd.cli.info:info", "versions, devices, what is native, shipped models"),
 }
 _EXTRAS = ("lightning", "tensorboard")

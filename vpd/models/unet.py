@@ -147,9 +147,7 @@ class UNet(CoreModule[UNetConfig]):
     @recompute.setter
     def recompute(self, value: Recompute) -> None:
         if value not in get_args(Recompute):
-            raise ValueError(
-                f"UNet.recompute must be one of {get_args(Recompute)}, got {value!r}"
-            )
+            raise ValueError(f"UNet.recompute must be one of {get_args(Recompute)}, got {value!r}")
         self._recompute = value
 
     @staticmethod

@@ -20,7 +20,7 @@ from vpd.tasks.foundation import Foundation, FoundationConfig
 from vpd.tasks.refer import ReferConfig, ReferSegmenter
 from vpd.weights import read_state_dict, save_weights
 
-__all__ = ["load", "load_foundation", "save", "shipped"]
+__all__ = ["load", "load_foundation", "read_config", "save", "shipped"]
 
 _ZOO = Path(__file__).parent.parent / "zoo"
 # Task -> (config dataclass, model class)
@@ -83,6 +83,13 @@ def load(
         state = {**{k: v for k, v in base_state.items() if k in wanted}, **state}
     _assign(model, state, folder)
     return channels_last(model).to(device=device, dtype=dtype).eval()
+
+
+def read_config(name_or_path: str | Path) -> Any:
+    """The config dataclass of a model, without its weights."""
+    info = _read_info(find(name_or_path))
+    config_type, _ = _TASKS[info["task"]]
+    return from_dict(config_type, info["config"])
 
 
 def load_foundation(name_or_path: str | Path) -> Foundation:

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor
 
-from vpd._load import core
+from vpd.memory import FreedMemory, set_freed_memory
 from vpd.nn import channels_last
 from vpd.train.progress import CurvesPicture
 from vpd.train.records import Curves, WholeCheckpoints
@@ -40,6 +40,9 @@ class LoopConfig:
     """Largest gradient norm; None for no clipping."""
     precision: Precision = "auto"
     """``auto``: bf16 autocast on a GPU or on a CPU with AVX-512 bf16, else float32."""
+    freed_memory: FreedMemory = "kept"
+    """``kept``: fastest for small networks; ``returned``: the least memory, for large ones (on the
+    CPU)."""
     log_every: int = 50
     val_every: int = 1000
     checkpoint_every: int = 500
@@ -142,7 +145,7 @@ def fit(
     """
     folder.mkdir(parents=True, exist_ok=True)
     channels_last(module)
-    core.keep_freed_memory()
+    set_freed_memory(config.freed_memory)
     last = folder / "last.ckpt"
     if last.exists() and _finished(module, config, last):
         return

@@ -17,7 +17,8 @@ from typing import Any, Literal
 import torch
 
 from vpd.data.files import atomic_write
-from vpd.train.refer import recipe, train
+from vpd.train.refer import train
+from vpd.train.refer_config import recipe
 from vpd.train.sweep_grid import Cell, SweepConfig, cells_of, chosen, flat
 from vpd.train.sweep_results import draw, read_rows, table, write_results
 

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from vpd.train.refer import ReferTrainConfig
+from vpd.train.refer_config import ReferTrainConfig
 
 __all__ = ["Cell", "Choice", "Picture", "SweepConfig", "Variant", "cells_of", "chosen", "flat"]
 

@@ -1,0 +1,167 @@
+"""A training step before a frozen full-size U-Net (Stable Diffusion v1.5's shape, random weights):
+vpd against diffusers.
+
+    python benchmarks/train_step.py [--quick] [--json] [--size 512] [--runs 2]
+
+F-VPD's step without its decoder: one image, 77 tokens, float32; the text adapter trains, the U-Net
+does not, fixed gradients arrive at its four feature maps. Gradients of the adapter are compared
+first. Times: minima of alternating runs in one process. Memory: a fresh process each, peak resident
+memory during the step minus resident memory with the weights touched, with blocks of a megabyte
+and more handed back when freed (``vpd.memory.set_freed_memory``), for both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parent))
+from _common import check, machine, report
+from unet import build, inputs
+
+import vpd
+from vpd.memory import peak_resident, reset_peak, resident, set_freed_memory
+from vpd.nn import channels_last
+
+KINDS = ("vpd", "vpd attention", "vpd all", "diffusers", "diffusers checkpointed")
+LIMIT_GB = {"vpd": 1.3, "vpd all": 0.6}
+
+
+def prepare(kind: str, net: torch.nn.Module) -> Callable[[Tensor, Tensor], tuple[Tensor, ...]]:
+    """Sets a network to what ``kind`` says; returns its four feature maps, fine to coarse."""
+    package, _, mode = kind.partition(" ")
+    if package == "vpd":
+        net.recompute = mode or "none"
+        return lambda latents, context: net(latents, 1, context).features
+    net.train()  # or it does not checkpoint
+    net.enable_gradient_checkpointing() if mode else net.disable_gradient_checkpointing()
+
+    def features(latents: Tensor, context: Tensor) -> tuple[Tensor, ...]:
+        found: list[Tensor] = []
+        ups = net.up_blocks
+        places = (ups[3].attentions[2], ups[2].attentions[1], ups[1].attentions[1])
+        hooks = []
+        for place in (*places, ups[0].resnets[1]):
+            index = len(hooks)
+
+            def keep(_, __, output, index=index):
+                found.append((index, output if isinstance(output, Tensor) else output[0]))
+
+            hooks.append(place.register_forward_hook(keep))
+        net(latents, 1, context)
+        for hook in hooks:
+            hook.remove()
+        return tuple(f for _, f in sorted(found, key=lambda pair: pair[0]))
+
+    return features
+
+
+def step(run: Callable, adapter: vpd.TextAdapter, latents: Tensor, context: Tensor) -> Tensor:
+    """One step; the adapter's gradients in one vector."""
+    adapter.zero_grad()
+    maps = run(latents, adapter(context))
+    draw = torch.Generator().manual_seed(2)
+    torch.autograd.backward(maps, [torch.randn(m.shape, generator=draw) for m in maps])
+    return torch.cat([p.grad.flatten() for p in adapter.parameters()])
+
+
+def an_adapter() -> vpd.TextAdapter:
+    adapter = vpd.TextAdapter(768, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():  # it starts as the identity: gamma is tiny
+        for parameter in adapter.parameters():
+            parameter.add_(0.02)
+    return adapter
+
+
+def measure_memory(kind: str, size: int, quick: bool) -> None:
+    """Runs in a process of its own: one step, nothing before it."""
+    set_freed_memory("returned")
+    net, adapter = build(kind.split()[0], torch.float32, quick), an_adapter()
+    run = prepare(kind, net)
+    latents, context = inputs(size, torch.float32)
+    before = resident()
+    reset_peak()
+    start = time.perf_counter()
+    step(run, adapter, latents, context)
+    seconds = time.perf_counter() - start
+    print(json.dumps({"gb": (peak_resident() - before) / 1e9, "seconds": seconds}))
+
+
+def memory(kind: str, args: argparse.Namespace) -> float:
+    command = [sys.executable, __file__, "--memory-of", kind, "--size", str(args.size)]
+    command += ["--quick"] if args.quick else []
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ)
+    return json.loads(done.stdout.splitlines()[-1])["gb"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a fifth of the width, 256 px")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--size", type=int)
+    parser.add_argument("--runs", type=int, default=2)
+    parser.add_argument("--memory-of", choices=KINDS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    args.size = args.size or (256 if args.quick else 512)
+    if args.memory_of:
+        measure_memory(args.memory_of, args.size, args.quick)
+        return
+    peaks = {kind: memory(kind, args) for kind in KINDS}
+    set_freed_memory("returned")
+
+    twin = build("diffusers", torch.float32, args.quick)
+    net = build("vpd", torch.float32, args.quick)
+    vpd.load_weights(net, twin.state_dict())
+    channels_last(net)
+    nets = {"vpd": net, "diffusers": twin}
+    adapter = an_adapter()
+    latents, context = inputs(args.size, torch.float32)
+
+    def once(kind: str) -> tuple[float, Tensor]:
+        run = prepare(kind, nets[kind.split()[0]])
+        start = time.perf_counter()
+        gradient = step(run, adapter, latents, context)
+        return time.perf_counter() - start, gradient
+
+    gradients = {kind: once(kind)[1] for kind in KINDS}  # also the warm-up
+    expected = gradients["diffusers"]
+    errors = {k: float((g - expected).norm() / expected.norm()) for k, g in gradients.items()}
+    seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    for _ in range(args.runs):
+        for kind in KINDS:
+            seconds[kind].append(once(kind)[0])
+    best = {kind: min(times) for kind, times in seconds.items()}
+    checks = [check("adapter's gradient against diffusers", max(errors.values()), 1e-3)]
+    if not args.quick:
+        checks += [
+            check(f"peak memory above the weights, {kind}, GB", peaks[kind], limit)
+            for kind, limit in LIMIT_GB.items()
+        ]
+    for ours, theirs in (("vpd", "diffusers"), ("vpd all", "diffusers checkpointed")):
+        checks.append(check(f"time, {ours} / {theirs}", best[ours] / best[theirs], 1.0))
+        checks.append(check(f"memory, {ours} / {theirs}", peaks[ours] / peaks[theirs], 1.0))
+    report(
+        {
+            "benchmark": "train_step",
+            "command": "python benchmarks/train_step.py " + " ".join(sys.argv[1:]),
+            "machine": machine(),
+            "config": {"size": args.size, "quick": args.quick, "runs": args.runs},
+            "seconds": seconds,
+            "peak_gb_above_weights": peaks,
+            "checks": checks,
+        },
+        args.json,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""What a run is said to need, against what it takes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("lightning")
+from vpd.memory import LiveBytes
+from vpd.train.footprint import footprint
+from vpd.train.loop import LoopConfig
+from vpd.train.refer_config import ReferTrainConfig
+
+FULL = {"weights": "sd.safetensors", "token_length": 40, "hidden": 640}
+LOOP = LoopConfig(batch=1, precision="32", ema=None)
+
+
+def test_live_bytes_follow_tensors():
+    known = torch.zeros(1000)
+    with LiveBytes([known]) as live:
+        a = torch.zeros(10)
+        b = a.view(2, 5)  # the same memory
+        assert live.now == 40
+        c = known + 1
+        assert live.now == 4040
+        del a
+        assert live.now == 4040
+        del b, c
+        assert live.now == 0
+        assert live.peak == 4040
+
+
+@pytest.mark.parametrize(
+    ("changes", "trained"),
+    [
+        ({}, 899_879_878),
+        # The published counts: the U-Net and a decoder (specs: 859,520,964 and 39,176,962).
+        ({"text_adapter": False}, 859_520_964 + 39_176_962),
+        ({"freeze": "unet", "text_adapter": False}, 39_176_962),
+        ({"freeze": "unet"}, 39_176_962 + 1_181_952),
+        ({"freeze": "unet", "train_text": True}, 39_176_962 + 1_181_952 + 123_060_480),
+    ],
+)
+def test_trained_parameters_at_full_size(changes, trained):
+    found = footprint(ReferTrainConfig(**FULL, loop=LOOP, **changes))
+    assert sum(part.in_optimizer for part in found.parts) == trained
+    assert found.gradients == 4 * trained
+    assert found.optimizer == 8 * trained
+    assert f"{trained:,}" in found.table()
+    assert found.weights == 4 * sum(part.total for part in found.parts)
+    assert found.peak > found.weights + 12 * trained + found.step
+
+
+def test_what_saves_memory_at_full_size():
+    def step(**changes) -> int:
+        return footprint(ReferTrainConfig(**FULL, loop=LOOP, **changes)).step
+
+    whole, frozen = step(), step(freeze="unet")
+    assert frozen < 0.7 * whole
+    assert step(freeze="unet", recompute="all") < 0.3 * frozen
+    assert step(freeze="unet", text_adapter=False) < 0.2 * frozen
+
+
+MEASURE = """
+import json, sys, torch
+import vpd.train.footprint as module
+from vpd.memory import peak_resident, reset_peak, resident, set_freed_memory
+from vpd.models.unet import UNetConfig
+from vpd.tasks.refer import ReferConfig, ReferSegmenter
+from vpd.train.loop import LoopConfig
+from vpd.train.refer_config import ReferTrainConfig
+from vpd.train.refer_training import ReferTraining
+
+set_freed_memory("returned")
+torch.set_num_threads(1)
+changes = json.loads(sys.argv[1])
+config = ReferTrainConfig(loop=LoopConfig(batch=2, precision="32", ema=None), **changes)
+
+def shape(width, size):
+    unet = UNetConfig(model_channels=width, num_res_blocks=1)
+    return ReferConfig(unet=unet, image_size=size, token_length=24, hidden=2 * width)
+
+def steps(model, batch):
+    training = ReferTraining(model, config)
+    optimizer = torch.optim.AdamW(training.parameters(), fused=True)
+    for _ in range(2):
+        loss = training.loss(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+small, large = shape(32, 64), shape(128, 256)
+module.empty_model = lambda config: ReferSegmenter(large)
+found = module.footprint(config)
+steps(ReferSegmenter(small), module._batch(config, small))  # brings the libraries' code in
+model, batch = ReferSegmenter(large), module._batch(config, large)
+before = resident()
+reset_peak()
+steps(model, batch)
+print(json.dumps([found.peak - found.weights, peak_resident() - before]))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="fine-tuned", marks=pytest.mark.slow),
+        pytest.param({"recompute": "all"}, id="recomputed", marks=pytest.mark.slow),
+        pytest.param({"freeze": "unet"}, id="frozen"),
+        pytest.param({"freeze": "unet", "recompute": "all"}, id="frozen-recomputed"),
+    ],
+)
+def test_the_prediction_is_what_is_measured(changes):
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, json.dumps(changes)],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    predicted, measured = json.loads(done.stdout.splitlines()[-1])
+    assert predicted > 100e6
+    assert measured == pytest.approx(predicted, rel=0.15), (predicted, measured)

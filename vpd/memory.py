@@ -1,0 +1,103 @@
+"""Memory: what a process holds, what a computation is going to need, and what becomes of freed
+blocks."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from vpd._load import core
+
+__all__ = [
+    "FreedMemory",
+    "LiveBytes",
+    "peak_resident",
+    "reset_peak",
+    "resident",
+    "set_freed_memory",
+]
+
+FreedMemory = Literal["kept", "returned"]
+
+
+def set_freed_memory(policy: FreedMemory) -> None:
+    """Says what the C library does with freed memory, in this process, from now on.
+
+    Args:
+        policy: ``kept`` for the next step: fastest for small networks, which would otherwise
+            get their pages anew at every step. ``returned`` to the system at once, in blocks of
+            a megabyte and more: the least memory, for large networks.
+    """
+    core.set_freed_memory(getattr(core.FreedMemory, policy))
+
+
+def _status(field: str) -> int:
+    path = Path("/proc/self/status")
+    for line in path.read_text().splitlines() if path.exists() else ():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"{path} has no {field}: resident memory is measured on Linux only")
+
+
+def resident() -> int:
+    """Bytes of this process in memory. Linux."""
+    return _status("VmRSS")
+
+
+def peak_resident() -> int:
+    """The most bytes that :func:`resident` has been since :func:`reset_peak`. Linux."""
+    return _status("VmHWM")
+
+
+def reset_peak() -> None:
+    """Starts :func:`peak_resident` anew. Linux."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of the tensors that operators make, while these live.
+
+    Under ``FakeTensorMode`` nothing is computed, so a computation of any size is counted in
+    seconds and without its memory. Scratch memory inside of kernels is not seen.
+
+    Args:
+        known: Tensors that are there anyway (weights) and do not count.
+
+    Attributes:
+        now: Bytes of the living.
+        peak: The most that ``now`` has been.
+    """
+
+    def __init__(self, known: Iterable[Tensor] = ()) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._seen: set[int] = {id(tensor.untyped_storage()) for tensor in known}
+        self._known = [tensor.untyped_storage() for tensor in known]  # keeps their ids
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in pytree.tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                self._see(tensor.untyped_storage())
+        return made
+
+    def _see(self, storage: Any) -> None:
+        key, size = id(storage), storage.nbytes()
+        if key in self._seen:
+            return
+        self._seen.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._seen.discard(key)
+        self.now -= size

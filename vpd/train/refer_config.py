@@ -1,0 +1,109 @@
+"""What determines a trained referring segmenter."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from vpd.models.unet import Recompute
+from vpd.protocol import NoiseSpec
+from vpd.train.loop import LoopConfig
+
+__all__ = ["ReferData", "ReferTrainConfig", "recipe"]
+
+
+@dataclass(frozen=True)
+class ReferData:
+    """What is trained on, and what is watched meanwhile."""
+
+    name: str = "tabletop"
+    """``tabletop`` is rendered; ``refcoco``, ``refcoco+``, ``refcocog``, ``refclef`` are read from
+    ``root``."""
+    root: str | None = None
+    split_by: str | None = None
+    split: str = "train-10k"
+    limit: int | None = None
+    """Tabletop: only the first scenes of the split."""
+    val_split: str = "val"
+    val_limit: int | None = 200
+    """Images watched during training."""
+    final_limit: int | None = None
+    """Images scored at its end; None for all of the split."""
+    cache_dir: str | None = None
+    """Where rendered scenes, latents and U-Net outputs are kept; default $VPD_CACHE or
+    ~/.cache/vpd."""
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class ReferTrainConfig:
+    """Everything that determines a trained referring segmenter. Defaults fine-tune vpd-mini on
+    Tabletop."""
+
+    out: str = "runs/refer"
+    foundation: str = "vpd-mini"
+    """A shipped model's name or a folder: where autoencoder, text encoder and U-Net come from."""
+    weights: str | tuple[str, ...] = ()
+    """Instead of a foundation: Stable Diffusion v1.5 as a single file or a diffusers folder (full
+    size), and a VPD checkpoint on top of it if one is to go on from."""
+    data: ReferData = field(default_factory=ReferData)
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            steps=6000, batch=8, lr=5e-4, warmup=50, ema=0.995, val_every=1500
+        )
+    )
+    epochs: int | None = None
+    """If set, the number of steps follows from it."""
+    together: int = 1
+    """Objects of one picture that stand side by side in a batch: their rows differ in the sentence
+    alone. VPD: 1."""
+    token_length: int = 24
+    hidden: int = 64
+    attention: tuple[int, ...] = (2, 4)
+    scale_maps: bool = True
+    """Multiply maps by the number of tokens, so that they have the scale of features. VPD does
+    not."""
+    noise: NoiseSpec | None = None
+    """Noise protocol; None: ``vpd-2023`` with latents at the foundation's scale (see
+    ``scale_latents``)."""
+    scale_latents: bool = True
+    """Feed the U-Net latents at the scale it was pre-trained with. VPD does not."""
+    class_weights: tuple[float, float] = (0.9, 1.1)
+    """Of background and object in the cross-entropy."""
+    dice_weight: float = 0.2
+    """Weight of the soft Dice loss beside the cross-entropy. VPD: 0."""
+    unet_lr_mult: float = 1.0
+    freeze: Literal["none", "unet"] = "none"
+    unet_init: Literal["pretrained", "random"] = "pretrained"
+    train_text: bool = False
+    """Train the text encoder too. VPD does not."""
+    text_adapter: bool = True
+    recompute: Recompute = "none"
+    """What the backward computes again instead of keeping it: ``attention`` or ``all`` of the
+    U-Net (see :attr:`vpd.UNet.recompute`)."""
+    feature_cache: Literal["float16", "float32", "none"] = "float16"
+    """How the U-Net's outputs are kept on disk where nothing that trains comes before them: with
+    ``freeze: unet``, ``text_adapter: false`` and ``train_text: false``. Each sample then goes
+    through the U-Net once and a step costs the decoder alone. With any other choice, or ``none``,
+    the U-Net runs in every step."""
+    text_blind: bool = False
+    """Empty every sentence of the training data: what can be learnt without reading. Its score is
+    ``text_blind/oIoU``."""
+    select: Literal["last", "best"] = "last"
+    """Which weights are kept: the last, or those with the best oIoU on the watched images (VPD)."""
+    seed: int = 0
+    progress: bool = True
+
+    @property
+    def weight_files(self) -> list[Path]:
+        """``weights``, one or several, as paths."""
+        names = (self.weights,) if isinstance(self.weights, str) else self.weights
+        return [Path(name) for name in names]
+
+
+def recipe(config: ReferTrainConfig) -> dict[str, Any]:
+    """What determines the result, without where it was made."""
+    found = {k: v for k, v in asdict(config).items() if k not in ("out", "progress")}
+    found["data"] = {k: v for k, v in found["data"].items() if k not in ("cache_dir", "workers")}
+    return found

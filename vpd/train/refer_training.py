@@ -1,0 +1,119 @@
+"""VPD's training recipe: AdamW, polynomial decay, class-weighted cross-entropy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from vpd.losses import dice_loss, weighted_cross_entropy
+from vpd.models.unet import UNetOutput
+from vpd.tasks.evaluate import evaluate_refer
+from vpd.tasks.refer import ReferSegmenter
+from vpd.tasks.samples import ReferSamples
+from vpd.train.feature_cache import CachedFeatures
+from vpd.train.loop import adamw
+from vpd.train.refer_config import ReferTrainConfig
+from vpd.train.refer_table import Batch, ReferTable
+
+__all__ = ["ReferTraining"]
+
+
+class _Whole:
+    """Holds the segmenter where Lightning does not look: only the parts that train are averaged
+    and saved in checkpoints. Copies share it."""
+
+    def __init__(self, model: ReferSegmenter) -> None:
+        self.model = model
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Whole:
+        return self
+
+
+class ReferTraining(pl.LightningModule):
+    """One run of the recipe. Its own parameters are those of the parts that train."""
+
+    def __init__(
+        self,
+        model: ReferSegmenter,
+        config: ReferTrainConfig,
+        table: ReferTable | None = None,
+        val: ReferSamples | None = None,
+        cached: CachedFeatures | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self._whole = _Whole(model)
+        self._table = table
+        self._val = val
+        self._cached = cached
+        parts = {
+            "text": config.train_text,
+            "unet": config.freeze == "none",
+            "adapter": model.config.text_adapter,
+            "decoder": True,
+        }
+        model.unet.recompute = config.recompute
+        model.requires_grad_(False)
+        for name, trains in parts.items():
+            if trains:
+                self.add_module(name, getattr(model, name).requires_grad_(True))
+
+    def setup(self, stage: str) -> None:
+        assert self._table is not None
+        self._table.to(self.device)
+
+    def features(self, batch: Batch) -> UNetOutput:
+        if self._cached is not None:
+            return self._cached(batch.samples)
+        model = self._whole.model
+        with torch.set_grad_enabled(self.config.train_text):
+            states = model.text(batch.ids).hidden
+        return model.features(batch.latents, states, batch.index)
+
+    def loss(self, batch: Batch) -> Tensor:
+        size = (batch.masks.shape[-2], batch.masks.shape[-1])
+        logits = self._whole.model.decode(self.features(batch), size)
+        loss = weighted_cross_entropy(logits, batch.masks, self.config.class_weights)
+        if self.config.dice_weight > 0:
+            loss = loss + self.config.dice_weight * dice_loss(logits, batch.masks)
+        return loss
+
+    def training_step(self, _: int) -> Tensor:
+        assert self._table is not None
+        batch = self._table.draw(self.global_step)
+        loss = self.loss(batch)
+        self.log("loss", loss, prog_bar=True, batch_size=len(batch.masks))
+        return loss
+
+    def validation_step(self, _: int) -> None:
+        assert self._val is not None
+        limit = self.config.data.val_limit
+        model = self._whole.model
+        found = evaluate_refer(model, self._val, batch=64, limit=limit, progress=False).metrics
+        self.log_dict({k: v for k, v in found.items() if "/" not in k}, batch_size=1)
+        self.log("val_oIoU", found["oIoU"], prog_bar=True, logger=False, batch_size=1)
+
+    def configure_optimizers(self):  # type: ignore[no-untyped-def]
+        """VPD's groups: no weight decay on parameters with "norm" in their name, another rate for
+        the U-Net."""
+        config = self.config
+        groups: dict[tuple[bool, bool], dict[str, Any]] = {}
+        for name, parameter in self.named_parameters():
+            of_unet, decays = name.startswith("unet."), "norm" not in name
+            rate = config.loop.lr * (config.unet_lr_mult if of_unet else 1.0)
+            group = groups.setdefault(
+                (of_unet, decays),
+                {
+                    "params": [],
+                    "lr": rate,
+                    "weight_decay": config.loop.weight_decay if decays else 0.0,
+                },
+            )
+            group["params"].append(parameter)
+        total = config.loop.steps
+        return adamw(
+            list(groups.values()), config.loop, lambda step: max(0.0, 1 - step / total) ** 0.9
+        )
