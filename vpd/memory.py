@@ -60,7 +60,7 @@ def reset_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of the tensors that operators make, while these live.
 
     Under ``FakeTensorMode`` nothing is computed, so a computation of any size is counted in
@@ -75,7 +75,7 @@ class LiveBytes(TorchDispatchMode):
     """
 
     def __init__(self, known: Iterable[Tensor] = ()) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._seen: set[int] = {id(tensor.untyped_storage()) for tensor in known}
         self._known = [tensor.untyped_storage() for tensor in known]  # keeps their ids

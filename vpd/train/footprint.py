@@ -85,7 +85,7 @@ def footprint(config: ReferTrainConfig) -> Footprint:
             for _ in range(2):  # the gradients of a step live until the next one's backward
                 loss = module.loss(batch)
                 module.zero_grad()
-                loss.backward()
+                torch.autograd.backward(loss)
                 del loss
         trained = [p for p in module.parameters() if p.requires_grad]
         gradients = _bytes(trained)
