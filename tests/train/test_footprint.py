@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 pytest.importorskip("lightning")
+from vpd.lora import LoraConfig
 from vpd.memory import LiveBytes
 from vpd.train.footprint import footprint
 from vpd.train.loop import LoopConfig
@@ -54,6 +56,23 @@ def test_trained_parameters_at_full_size(changes, trained):
     assert f"{trained:,}" in found.table()
     assert found.weights == 4 * sum(part.total for part in found.parts)
     assert found.peak > found.weights + 12 * trained + found.step
+
+
+def test_lora_at_full_size():
+    config = ReferTrainConfig(**FULL, loop=LOOP, lora=LoraConfig(rank=4), text_adapter=False)
+    unet = next(part for part in footprint(config).parts if part.name == "unet")
+    assert unet.total - 859_520_964 == unet.requires_grad == unet.in_optimizer == 4 * 74_496
+
+
+def test_left_out_of_the_optimizer_alone():
+    """F-VPD as its authors ran it: counted as trainable, not trained, no memory saved."""
+    config = ReferTrainConfig(**FULL, loop=LOOP, text_adapter=False)
+    whole = footprint(config)
+    found = footprint(replace(config, freeze="optimizer_only"))
+    assert sum(part.requires_grad for part in found.parts) == 859_520_964 + 39_176_962
+    assert sum(part.in_optimizer for part in found.parts) == 39_176_962
+    assert found.gradients == whole.gradients
+    assert found.step == pytest.approx(whole.step, rel=0.01)
 
 
 def test_what_saves_memory_at_full_size():

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import vpd
+from vpd.lora import LoraConfig, load_lora, merge_lora
 from vpd.models.autoencoder import AutoencoderConfig
 from vpd.models.clip import CLIPConfig
 from vpd.models.clip_image import CLIPImageConfig
@@ -211,19 +212,53 @@ def test_frozen_and_random_u_nets(foundation, cache, tmp_path):
     assert not torch.equal(random.unet.get_parameter(name), start.unet.get_parameter(name))
 
 
+def test_lora(foundation, cache, tmp_path):
+    folder, _ = foundation
+    config = toy_refer(tmp_path, folder, cache, lora=LoraConfig(rank=2), recompute="all")
+    train(config)
+    base, model = vpd.load(folder / "model"), vpd.load(tmp_path / "model")
+    unet = build(config).unet
+    names = load_lora(unet, tmp_path / "lora.safetensors")
+    merge_lora(unet)
+    changed = {
+        name
+        for name, tensor in model.unet.state_dict().items()
+        if not torch.equal(tensor, base.unet.state_dict()[name])
+    }
+    assert changed
+    assert changed <= set(names)
+    for name in names:  # the model folder keeps float16
+        torch.testing.assert_close(
+            model.unet.state_dict()[name], unet.state_dict()[name], rtol=1e-3, atol=1e-3
+        )
+
+
+def test_left_out_of_the_optimizer(foundation, cache, tmp_path):
+    folder, _ = foundation
+    train(toy_refer(tmp_path, folder, cache, freeze="optimizer_only"))
+    base, model = vpd.load(folder / "model"), vpd.load(tmp_path / "model")
+    for name, tensor in base.unet.state_dict().items():
+        assert torch.equal(model.unet.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"lora": LoraConfig(rank=2)}, {"train_text": True}],
+    ids=["whole", "lora", "text"],
+)
 def test_interrupted_referring_training_equals_uninterrupted(
-    foundation, cache, tmp_path, monkeypatch
+    foundation, cache, tmp_path, monkeypatch, changes
 ):
     from vpd.train.refer_training import ReferTraining
 
     folder, _ = foundation
-    train(toy_refer(tmp_path / "whole", folder, cache))
+    train(toy_refer(tmp_path / "whole", folder, cache, **changes))
     step = ReferTraining.training_step
     monkeypatch.setattr(ReferTraining, "training_step", fails_at_step_3(step))
     with pytest.raises(RuntimeError, match="power cut"):
-        train(toy_refer(tmp_path / "parts", folder, cache))
+        train(toy_refer(tmp_path / "parts", folder, cache, **changes))
     monkeypatch.setattr(ReferTraining, "training_step", step)
-    train(toy_refer(tmp_path / "parts", folder, cache))
+    train(toy_refer(tmp_path / "parts", folder, cache, **changes))
     a = vpd.weights.read_state_dict(tmp_path / "whole" / "model" / "model.safetensors")[0]
     b = vpd.weights.read_state_dict(tmp_path / "parts" / "model" / "model.safetensors")[0]
     for key in a:

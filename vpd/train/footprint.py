@@ -87,13 +87,12 @@ def footprint(config: ReferTrainConfig) -> Footprint:
                 module.zero_grad()
                 torch.autograd.backward(loss)
                 del loss
-        trained = [p for p in module.parameters() if p.requires_grad]
-        gradients = _bytes(trained)
+        gradients = _bytes(p for p in model.parameters() if p.requires_grad)
         return Footprint(
             parts=tuple(_part(name, part, module) for name, part in model.named_children()),
             weights=_bytes([*model.parameters(), *model.buffers()]),
             gradients=gradients,
-            optimizer=2 * gradients,  # AdamW's two moments
+            optimizer=2 * _bytes(module.parameters()),  # AdamW's two moments
             average=_bytes(module.state_dict().values()) if config.loop.ema is not None else 0,
             step=live.peak - gradients,
         )

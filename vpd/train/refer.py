@@ -13,6 +13,7 @@ import torch
 from vpd.data import tabletop
 from vpd.data.refer import ReferDataset
 from vpd.data.tabletop.splits import cache_folder
+from vpd.lora import merge_lora, save_lora
 from vpd.tasks import store
 from vpd.tasks.evaluate import evaluate_refer
 from vpd.tasks.refer import ReferSegmenter
@@ -66,8 +67,8 @@ def _cached(
     config: ReferTrainConfig, model: ReferSegmenter, table: ReferTable
 ) -> CachedFeatures | None:
     """The U-Net's outputs for all that the run will draw, if they are the same in every epoch."""
-    fixed = config.freeze == "unet" and not (config.text_adapter or config.train_text)
-    if not fixed or config.feature_cache == "none":
+    trained = config.trains_unet or config.lora or config.text_adapter or config.train_text
+    if trained or config.feature_cache == "none":
         return None
     if not reproducible(model.config.noise):
         log.info("latents are drawn anew for this run, so the U-Net's outputs are not cached")
@@ -118,6 +119,9 @@ def train(config: ReferTrainConfig) -> dict[str, float]:
         limit=config.data.final_limit,
         progress=config.progress,
     ).metrics
+    if config.lora is not None:
+        save_lora(model.unet, out / "lora.safetensors")
+        merge_lora(model.unet)
     shipped = (
         config.foundation if not config.weights and config.foundation in store.shipped() else None
     )

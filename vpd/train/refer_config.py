@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from vpd.lora import LoraConfig
 from vpd.models.unet import Recompute
 from vpd.protocol import NoiseSpec
 from vpd.train.loop import LoopConfig
@@ -74,7 +75,12 @@ class ReferTrainConfig:
     dice_weight: float = 0.2
     """Weight of the soft Dice loss beside the cross-entropy. VPD: 0."""
     unet_lr_mult: float = 1.0
-    freeze: Literal["none", "unet"] = "none"
+    freeze: Literal["none", "optimizer_only", "unet"] = "none"
+    """``unet``: the U-Net takes no part in the training (F-VPD). ``optimizer_only``: it is left out
+    of the optimizer only, autograd still computes its gradients: what F-VPD's authors ran."""
+    lora: LoraConfig | None = None
+    """Train low-rank changes of the U-Net's attention instead of its weights; they are written to
+    ``out/lora.safetensors`` too."""
     unet_init: Literal["pretrained", "random"] = "pretrained"
     train_text: bool = False
     """Train the text encoder too. VPD does not."""
@@ -94,6 +100,17 @@ class ReferTrainConfig:
     """Which weights are kept: the last, or those with the best oIoU on the watched images (VPD)."""
     seed: int = 0
     progress: bool = True
+
+    def __post_init__(self) -> None:
+        if self.lora is not None and self.freeze == "optimizer_only":
+            raise ValueError(
+                "lora freezes the U-Net's weights: freeze=optimizer_only has no meaning"
+            )
+
+    @property
+    def trains_unet(self) -> bool:
+        """Whether the optimizer holds the U-Net's own weights."""
+        return self.freeze == "none" and self.lora is None
 
     @property
     def weight_files(self) -> list[Path]:

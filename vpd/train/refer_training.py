@@ -6,8 +6,9 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from vpd.lora import add_lora, lora_parameters
 from vpd.losses import dice_loss, weighted_cross_entropy
 from vpd.models.unet import UNetOutput
 from vpd.tasks.evaluate import evaluate_refer
@@ -51,7 +52,7 @@ class ReferTraining(pl.LightningModule):
         self._cached = cached
         parts = {
             "text": config.train_text,
-            "unet": config.freeze == "none",
+            "unet": config.trains_unet,
             "adapter": model.config.text_adapter,
             "decoder": True,
         }
@@ -60,6 +61,11 @@ class ReferTraining(pl.LightningModule):
         for name, trains in parts.items():
             if trains:
                 self.add_module(name, getattr(model, name).requires_grad_(True))
+        if config.freeze == "optimizer_only":
+            model.unet.requires_grad_(True)
+        if config.lora is not None:
+            add_lora(model.unet, config.lora, generator=torch.Generator().manual_seed(config.seed))
+            self.lora = nn.ParameterList(lora_parameters(model.unet).values())
 
     def setup(self, stage: str) -> None:
         assert self._table is not None
@@ -102,7 +108,7 @@ class ReferTraining(pl.LightningModule):
         config = self.config
         groups: dict[tuple[bool, bool], dict[str, Any]] = {}
         for name, parameter in self.named_parameters():
-            of_unet, decays = name.startswith("unet."), "norm" not in name
+            of_unet, decays = name.startswith(("unet.", "lora.")), "norm" not in name
             rate = config.loop.lr * (config.unet_lr_mult if of_unet else 1.0)
             group = groups.setdefault(
                 (of_unet, decays),
