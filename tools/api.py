@@ -18,7 +18,6 @@ MODULES = (
     "vpd.data.tabletop",
     "vpd.data.refer",
     "vpd.images",
-    "vpd.memory",
     "vpd.models.clip",
     "vpd.protocol",
     "vpd.tasks",

@@ -35,6 +35,7 @@ __all__: list[str] = [
     "read_weights",
     "reconstruction_loss",
     "set_freed_memory",
+    "timestep_embedding",
     "weighted_cross_entropy",
     "write_safetensors",
 ]
@@ -452,6 +453,11 @@ def reconstruction_loss(
     kl_weight: float,
 ) -> ReconstructionLoss: ...
 def set_freed_memory(policy: FreedMemory) -> None: ...
+def timestep_embedding(timesteps: torch.Tensor, dim: int) -> torch.Tensor:
+    """
+    [B] -> [B, dim], float32
+    """
+
 def weighted_cross_entropy(
     logits: torch.Tensor,
     target: torch.Tensor,

@@ -30,7 +30,19 @@ _PUBLIC = {
     "ReferConfig": "vpd.tasks.refer",
     "ReferDecoderConfig": "vpd.models.refer_decoder",
 }
-_MODULES = ("data", "diffusion", "losses", "metrics", "nn", "ops", "tokens", "viz", "weights")
+_MODULES = (
+    "data",
+    "diffusion",
+    "lora",
+    "losses",
+    "memory",
+    "metrics",
+    "nn",
+    "ops",
+    "tokens",
+    "viz",
+    "weights",
+)
 
 __version__ = "0.1.0"
 __all__ = [*_PUBLIC, *_MODULES, "__version__"]

@@ -1,5 +1,6 @@
 #include "bind/network.h"
 #include "diffusion/noise_schedule.h"
+#include "diffusion/timestep_embedding.h"
 
 namespace vpd::bind {
 
@@ -8,6 +9,8 @@ using diffusion::NoiseSchedule;
 using diffusion::NoiseScheduleConfig;
 
 void bind_diffusion(py::module_& module) {
+  module.def("timestep_embedding", &diffusion::timestep_embedding, py::arg("timesteps"),
+             py::arg("dim"), "[B] -> [B, dim], float32");
   py::class_<NoiseSchedule>(module, "NoiseSchedule")
       .def(py::init([](int64_t num_train_timesteps, double beta_start, double beta_end) {
              return NoiseSchedule(NoiseScheduleConfig{num_train_timesteps, beta_start, beta_end});

@@ -25,6 +25,7 @@ from vpd.train.refer_config import ReferData, ReferTrainConfig, recipe
 from vpd.train.refer_model import build
 from vpd.train.refer_table import Referred, ReferTable, dataset_refs, reproducible, tabletop_refs
 from vpd.train.refer_training import ReferTraining
+from vpd.train.time_path import restore_time_path
 
 __all__ = ["ReferData", "ReferTrainConfig", "build", "train"]
 
@@ -111,6 +112,8 @@ def train(config: ReferTrainConfig) -> dict[str, float]:
     if best:
         state = torch.load(out / "best.ckpt", weights_only=True, map_location="cpu")["state_dict"]
         module.load_state_dict(state)
+    if config.trains_unet and not config.weights:
+        restore_time_path(model.unet, build(config).unet.to(device), model.config.noise.timestep)
     metrics = evaluate_refer(
         model.to(device),
         val,
