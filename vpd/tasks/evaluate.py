@@ -10,15 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from vpd.images import to_network
-from vpd.metrics import PickScore, ReferMetrics
 from vpd.protocol import PRESETS, NoiseSpec
 from vpd.tasks.refer import ReferSegmenter
+from vpd.tasks.refer_scores import Row, Scores
 from vpd.tasks.samples import Question, SamplePicture, first, refer_samples
 
 __all__ = ["COLUMNS", "Evaluation", "evaluate_refer", "under"]
@@ -139,7 +138,7 @@ def evaluate_refer(
             raise ValueError(f"{name} must be at least 1, got {value}")
     source = refer_samples(samples)
     count = min(len(source), limit or len(source))
-    scores, blind = _Scores(), _Scores()
+    scores, blind = Scores(), Scores()
     training, seconds = model.training, 0.0
     model.eval()
     try:
@@ -154,7 +153,7 @@ def evaluate_refer(
                     start = time.perf_counter()
                     logits = _logits(model, latents, rows)
                     seconds += time.perf_counter() - start
-                    _score(scores, group, rows, logits)
+                    scores.score(group, rows, logits)
                 if text_blind:
                     _score_blind(blind, model, group, latents, batch)
                 bar.update(len(group))
@@ -173,41 +172,6 @@ def evaluate_refer(
     return Evaluation(metrics, protocol, seconds / max(count, 1))
 
 
-# A row of a pass: which picture of the group, and what is asked.
-_Row = tuple[int, Question]
-
-
-class _Scores:
-    """Metrics of all sentences and of each kind; pick only where objects are known."""
-
-    def __init__(self) -> None:
-        self._refer: dict[str, ReferMetrics] = {"": ReferMetrics()}
-        self._pick: dict[str, PickScore] = {}
-
-    def update(
-        self, question: Question, logits: Tensor, truth: np.ndarray, instances: np.ndarray | None
-    ) -> None:
-        for prefix in ("", f"{question.kind}/") if question.kind else ("",):
-            refer = self._refer.setdefault(prefix, ReferMetrics())
-            refer.update((logits > 0)[None], truth[None])
-            if instances is not None and question.target:
-                pick = self._pick.setdefault(prefix, PickScore())
-                pick.update(logits, instances, question.target)
-
-    def overall(self) -> dict[str, float]:
-        return self._of("")
-
-    def compute(self) -> dict[str, float]:
-        kinds = sorted(self._refer)
-        return {prefix + name: v for prefix in kinds for name, v in self._of(prefix).items()}
-
-    def _of(self, prefix: str) -> dict[str, float]:
-        found = self._refer[prefix].compute()
-        if prefix in self._pick:
-            found["pick"] = self._pick[prefix].compute()["pick"]
-        return found
-
-
 def _groups(pictures: Iterator[SamplePicture], batch: int) -> Iterator[list[SamplePicture]]:
     """Pictures whose sentences fill a batch."""
     group: list[SamplePicture] = []
@@ -222,7 +186,7 @@ def _groups(pictures: Iterator[SamplePicture], batch: int) -> Iterator[list[Samp
         yield group
 
 
-def _chunks(group: list[SamplePicture], batch: int) -> Iterator[list[_Row]]:
+def _chunks(group: list[SamplePicture], batch: int) -> Iterator[list[Row]]:
     rows = [(i, question) for i, picture in enumerate(group) for question in picture.questions]
     for start in range(0, len(rows), batch):
         yield rows[start : start + batch]
@@ -234,7 +198,7 @@ def _encode(model: ReferSegmenter, group: list[SamplePicture]) -> Tensor:
     return model.encode_image(pixels.to(model.device))
 
 
-def _logits(model: ReferSegmenter, latents: Tensor, rows: list[_Row]) -> Tensor:
+def _logits(model: ReferSegmenter, latents: Tensor, rows: list[Row]) -> Tensor:
     """Object minus background, float32 [rows, H, W] on the CPU."""
     states = model.encode_text([question.text for _, question in rows])
     used = sorted({image for image, _ in rows})
@@ -244,16 +208,8 @@ def _logits(model: ReferSegmenter, latents: Tensor, rows: list[_Row]) -> Tensor:
     return (scores[:, 1] - scores[:, 0]).cpu()
 
 
-def _score(scores: _Scores, group: list[SamplePicture], rows: list[_Row], logits: Tensor) -> None:
-    for (image, question), row in zip(rows, logits, strict=True):
-        size = row.shape[-1]
-        instances = group[image].instances
-        known = None if instances is None else _nearest(instances, size)
-        scores.update(question, row, _nearest(question.mask.astype(np.uint8), size) > 0, known)
-
-
 def _score_blind(
-    scores: _Scores, model: ReferSegmenter, group: list[SamplePicture], latents: Tensor, batch: int
+    scores: Scores, model: ReferSegmenter, group: list[SamplePicture], latents: Tensor, batch: int
 ) -> None:
     nothing = np.zeros((1, 1), bool)
     for start in range(0, len(group), batch):
@@ -261,13 +217,7 @@ def _score_blind(
         asked = [(start + i, Question("", nothing)) for i in range(len(pictures))]
         logits = _logits(model, latents, asked)
         rows = [(start + i, q) for i, picture in enumerate(pictures) for q in picture.questions]
-        _score(scores, group, rows, logits[[image - start for image, _ in rows]])
-
-
-def _nearest(labels: np.ndarray, size: int) -> np.ndarray:
-    if labels.shape == (size, size):
-        return labels
-    return cv2.resize(labels, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
+        scores.score(group, rows, logits[[image - start for image, _ in rows]])
 
 
 def _protocol(model: ReferSegmenter) -> dict[str, Any]:
