@@ -50,6 +50,36 @@ def test_dice_formula(reduction):
     torch.testing.assert_close(losses.dice_loss(logits, target, reduction), want)
 
 
+@pytest.mark.parametrize("size", [(5, 7), (16, 16), (33, 18)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_mask_losses_are_the_two_losses(size, dtype):
+    """Values and gradients, the fused pass (float32) as the composed one."""
+    scores = (3 * torch.randn(3, 2, 5, 7)).to(dtype).requires_grad_()
+    target = torch.randint(0, 2, (3, *size))
+    target[1] = 0
+    weight = (0.7, 1.6)
+    up = F.interpolate(scores.double(), size, mode="bilinear", align_corners=True)
+    want = (
+        losses.weighted_cross_entropy(up, target, weight, "sum"),
+        losses.dice_loss(up, target, "sum"),
+    )
+    got = losses.mask_losses(scores, target, weight)
+    assert got.dice.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    for one, (a, b) in enumerate(zip(got, want, strict=True)):
+        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-5)
+        (mine,) = torch.autograd.grad(a, scores, retain_graph=True)
+        (theirs,) = torch.autograd.grad(b, scores, retain_graph=True)
+        torch.testing.assert_close(mine, theirs, rtol=2e-4, atol=1e-6, msg=str(one))
+
+
+def test_mask_losses_of_extreme_scores():
+    scores = torch.tensor([[-200.0], [200.0]]).expand(1, 2, 1).reshape(1, 2, 1, 1).requires_grad_()
+    wrong = losses.mask_losses(scores, torch.zeros(1, 4, 4, dtype=torch.long), (1.0, 1.0))
+    assert float(wrong.cross_entropy) == pytest.approx(16 * 400)
+    (gradient,) = torch.autograd.grad(wrong.cross_entropy, scores)
+    assert gradient.flatten().tolist() == pytest.approx([-16, 16])
+
+
 def test_dice_extremes():
     target = torch.zeros(1, 8, 8, dtype=torch.long)
     target[:, :4] = 1
@@ -158,6 +188,9 @@ def test_half_precision_is_widened():
         (lambda x, y: losses.weighted_cross_entropy(x, y, (1, 1, 1)), "2 class weights, got 3"),
         (lambda x, y: losses.weighted_cross_entropy(x, y, reduction="avg"), "got 'avg'"),
         (lambda x, y: losses.dice_loss(x.repeat(1, 2, 1, 1), y), r"\[B, 2, H, W\]"),
+        (lambda x, y: losses.mask_losses(x.repeat(1, 2, 1, 1), y), r"\[B, 2, h, w\]"),
+        (lambda x, y: losses.mask_losses(x, y + 1), r"in \[0, 2\), got 2"),
+        (lambda x, y: losses.mask_losses(x, y, (1.0,)), "2 class weights, got 1"),
         (lambda x, y: losses.dice_loss(x, y + 1), r"in \[0, 2\), got 2"),
         (lambda x, y: losses.epsilon_loss(x, x[:1], x[:, 0, 0, 0]), "noise must be"),
         (lambda x, y: losses.epsilon_loss(x, x, x[:1, 0, 0, 0]), r"alpha_bar must be .* \[2\]"),

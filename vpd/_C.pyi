@@ -13,6 +13,7 @@ __all__: list[str] = [
     "CLIPTextOutput",
     "DiagonalGaussian",
     "FreedMemory",
+    "MapFusion",
     "NoiseSchedule",
     "PickScore",
     "Recompute",
@@ -26,9 +27,13 @@ __all__: list[str] = [
     "VQModel",
     "WeightMatch",
     "contrastive_loss",
+    "daam",
+    "daam_expanded",
+    "daam_normalized",
     "detect_layout",
     "dice_loss",
     "epsilon_loss",
+    "mask_losses",
     "match_weights",
     "openai_clip_to_transformers",
     "plan_conversion",
@@ -313,11 +318,39 @@ class ReferDecoder:
         params: collections.abc.Sequence[torch.Tensor],
         features: collections.abc.Sequence[torch.Tensor],
         training: bool,
+        group: tuple[str, int] | None = None,
     ) -> torch.Tensor: ...
     def initialise(
         self, device: torch.device, dtype: torch.dtype, generator: torch.Generator | None = None
     ) -> list[torch.Tensor]: ...
     def table(self) -> list[tuple[str, list[int], bool]]: ...
+
+class MapFusion:
+    """
+    Members:
+
+      mean
+
+      daam
+    """
+
+    __members__: typing.ClassVar[dict[str, MapFusion]]
+    daam: typing.ClassVar[MapFusion]
+    mean: typing.ClassVar[MapFusion]
+    def __eq__(self, other: typing.Any) -> bool: ...
+    def __getstate__(self) -> int: ...
+    def __hash__(self) -> int: ...
+    def __index__(self) -> int: ...
+    def __init__(self, value: int) -> None: ...
+    def __int__(self) -> int: ...
+    def __ne__(self, other: typing.Any) -> bool: ...
+    def __repr__(self) -> str: ...
+    def __setstate__(self, state: int) -> None: ...
+    def __str__(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def value(self) -> int: ...
 
 class UNetTaps:
     def __init__(
@@ -328,6 +361,7 @@ class UNetTaps:
         attention: collections.abc.Sequence[int],
         selector: str,
         map_grad: bool,
+        fusion: MapFusion,
         per_head: bool,
         layers: collections.abc.Sequence[str],
         tokens: collections.abc.Sequence[int],
@@ -344,6 +378,8 @@ class UNetOutput:
     def features(self) -> list[torch.Tensor]: ...
     @property
     def noise(self) -> torch.Tensor | None: ...
+    @property
+    def stem_rows(self) -> int: ...
 
 class Recompute:
     """
@@ -412,6 +448,13 @@ class UNet:
 def contrastive_loss(
     image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor
 ) -> torch.Tensor: ...
+def daam(layers: collections.abc.Sequence[torch.Tensor], size: tuple[int, ...]) -> torch.Tensor:
+    """
+    [B, heads, N, h, w] of each layer -> [B, N, *size]
+    """
+
+def daam_expanded(maps: torch.Tensor, size: tuple[int, ...], absolute: bool) -> torch.Tensor: ...
+def daam_normalized(maps: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor: ...
 def detect_layout(
     file: collections.abc.Sequence[tuple[str, collections.abc.Sequence[int]]],
 ) -> str: ...
@@ -423,6 +466,13 @@ def epsilon_loss(
     cap: float,
     reduction: str,
 ) -> torch.Tensor: ...
+def mask_losses(
+    scores: torch.Tensor, target: torch.Tensor, weight: collections.abc.Sequence[float]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    (cross-entropy, Dice), sums
+    """
+
 def match_weights(
     file: collections.abc.Sequence[tuple[str, collections.abc.Sequence[int]]],
     module: collections.abc.Sequence[tuple[str, collections.abc.Sequence[int]]],

@@ -31,6 +31,7 @@ _PUBLIC = {
     "ReferDecoderConfig": "vpd.models.refer_decoder",
 }
 _MODULES = (
+    "daam",
     "data",
     "diffusion",
     "lora",

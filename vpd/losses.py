@@ -12,11 +12,13 @@ from torch import Tensor
 from vpd._load import core
 
 __all__ = [
+    "MaskLosses",
     "ReconstructionLoss",
     "Reduction",
     "contrastive_loss",
     "dice_loss",
     "epsilon_loss",
+    "mask_losses",
     "reconstruction_loss",
     "weighted_cross_entropy",
 ]
@@ -60,6 +62,31 @@ def dice_loss(logits: Tensor, target: Tensor, reduction: Reduction = "mean") -> 
         ValueError: Shapes or dtypes that do not fit, or (on the CPU) a class out of range.
     """
     return core.dice_loss(logits, target, reduction)
+
+
+class MaskLosses(NamedTuple):
+    """Terms of :func:`mask_losses`, each a scalar."""
+
+    cross_entropy: Tensor
+    dice: Tensor
+
+
+def mask_losses(scores: Tensor, target: Tensor, weight: Sequence[float] = (0.9, 1.1)) -> MaskLosses:
+    """:func:`weighted_cross_entropy` and :func:`dice_loss` of a mask in one pass, as sums over
+    pixels and over samples.
+
+    Scores are interpolated to the target's size (bilinear, corners aligned) on the way, as VPD's
+    head does; only their difference is, since both losses depend on nothing else.
+
+    Args:
+        scores: [B, 2, h, w], background and object.
+        target: int64 [B, H, W], 0 or 1.
+        weight: Of background and object in the cross-entropy.
+
+    Raises:
+        ValueError: Shapes or dtypes that do not fit, or (on the CPU) a class out of range.
+    """
+    return MaskLosses(*core.mask_losses(scores, target, list(weight)))
 
 
 def epsilon_loss(

@@ -4,10 +4,11 @@ blocks."""
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -21,6 +22,7 @@ __all__ = [
     "reset_peak",
     "resident",
     "set_freed_memory",
+    "watch_peak",
 ]
 
 FreedMemory = Literal["kept", "returned"]
@@ -58,6 +60,19 @@ def peak_resident() -> int:
 def reset_peak() -> None:
     """Starts :func:`peak_resident` anew. Linux."""
     Path("/proc/self/clear_refs").write_text("5")
+
+
+def watch_peak(device: torch.device) -> Callable[[], int | None]:
+    """Starts watching; the function it returns says the most bytes in use since: allocated on a
+    GPU, else resident in this process, weights included. None where that is not known."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return lambda: torch.cuda.max_memory_allocated(device)
+    try:
+        reset_peak()
+    except OSError:
+        return lambda: None
+    return peak_resident
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 Config = TypeVar("Config")
 Net = TypeVar("Net", bound=nn.Module)
@@ -18,6 +21,39 @@ def channels_last(module: Net) -> Net:
     ones, which FSDP2 asks for; :func:`vpd.load` and the training loops call this.
     """
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+class BatchNormGroup(NamedTuple):
+    """A process group as the core knows it; unlike the group itself it can be copied."""
+
+    name: str
+    size: int
+
+
+def synchronize_batch_norm(module: Net, group: ProcessGroup | None) -> Net:
+    """Lets all batch norms of ``module``, in place, use the statistics of a whole process group.
+
+    Each process of ``group`` then calls the module with its own rows, as many as it has, and all
+    call it together, forward and backward. Outputs, input gradients and running statistics are
+    those of the rows of all processes in one batch; gradients of weights are those of the own
+    rows, so their sum over processes is the whole batch's. In evaluation mode nothing is
+    exchanged.
+
+    Args:
+        group: ``torch.distributed.group.WORLD``, or one of ``new_group``; None: each process for
+            itself again.
+
+    Example:
+        >>> from vpd.models.refer_decoder import ReferDecoderConfig
+        >>> head = vpd.ReferDecoder(ReferDecoderConfig(dims=(32, 64), hidden=16))
+        >>> vpd.nn.synchronize_batch_norm(head, None).batch_norm_group is None
+        True
+    """
+    known = None if group is None else BatchNormGroup(group.group_name, group.size())
+    for part in module.modules():
+        if hasattr(part, "batch_norm_group"):
+            part.batch_norm_group = known  # type: ignore[assignment]
+    return module
 
 
 class CoreModule(nn.Module, Generic[Config]):

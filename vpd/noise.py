@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from vpd.diffusion import NoiseSchedule
 from vpd.protocol import NoiseSpec
+
+if TYPE_CHECKING:
+    from vpd.models.autoencoder import AutoencoderKL, Posterior
 
 
 def image_key(pixels: Tensor) -> str:
@@ -60,6 +64,30 @@ def add_noise_to_latents(
     if spec.noise_space != "latent" or not spec.adds_noise:
         return latents
     return _diffuse(latents * scale_factor, spec, keys) / scale_factor
+
+
+def encode_pixels(
+    vae: AutoencoderKL,
+    pixels: Tensor,
+    spec: NoiseSpec,
+    keys: Sequence[str] | None,
+    image_norm: Literal["half", "none"] = "half",
+) -> Posterior:
+    """First step to what a U-Net sees of pictures [I, 3, H, W] in [-1, 1]: their latents'
+    distribution. Of the protocol only noise on the pixels matters for it. ``image_norm="none"``:
+    the autoencoder sees them in [0, 1]."""
+    if image_norm == "none":
+        pixels = (pixels + 1) / 2
+    seen = add_noise_to_pixels(pixels, spec, keys)
+    return vae.encode(seen.to(next(vae.parameters()).dtype))
+
+
+def latents_under(
+    posterior: Posterior, spec: NoiseSpec, scale_factor: float, keys: Sequence[str] | None
+) -> Tensor:
+    """Second step: latents [I, C, h, w] under a protocol, from :func:`encode_pixels`."""
+    latents = posterior.mode() if spec.latent_mode == "mode" else posterior.sample()
+    return add_noise_to_latents(latents, spec, scale_factor, keys) * spec.latent_scale
 
 
 def _diffuse(clean: Tensor, spec: NoiseSpec, keys: Sequence[str] | None) -> Tensor:

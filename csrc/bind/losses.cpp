@@ -3,6 +3,7 @@
 #include "losses/cross_entropy.h"
 #include "losses/dice.h"
 #include "losses/epsilon.h"
+#include "losses/mask_losses.h"
 #include "losses/reconstruction.h"
 
 namespace vpd::bind {
@@ -24,6 +25,16 @@ void bind_losses(py::module_& module) {
         return losses::dice_loss(logits, target, losses::parse_reduction(reduction));
       },
       py::arg("logits"), py::arg("target"), py::arg("reduction"));
+  module.def(
+      "mask_losses",
+      [](const Tensor& scores, const Tensor& target, const std::vector<double>& weight) {
+        losses::MaskLosses found = [&] {
+          py::gil_scoped_release release;
+          return losses::mask_losses(scores, target, weight);
+        }();
+        return std::make_pair(std::move(found.cross_entropy), std::move(found.dice));
+      },
+      py::arg("scores"), py::arg("target"), py::arg("weight"), "(cross-entropy, Dice), sums");
   module.def(
       "epsilon_loss",
       [](const Tensor& prediction, const Tensor& noise, const Tensor& alpha_bar, double cap,

@@ -8,6 +8,7 @@ void bind_adapters(py::module_& module);
 void bind_autoencoder(py::module_& module);
 void bind_clip_image(py::module_& module);
 void bind_clip_text(py::module_& module);
+void bind_daam(py::module_& module);
 void bind_diffusion(py::module_& module);
 void bind_io(py::module_& module);
 void bind_losses(py::module_& module);
@@ -27,6 +28,7 @@ PYBIND11_MODULE(_C, module) {
   vpd::bind::bind_autoencoder(module);
   vpd::bind::bind_clip_image(module);
   vpd::bind::bind_clip_text(module);
+  vpd::bind::bind_daam(module);
   vpd::bind::bind_diffusion(module);
   vpd::bind::bind_io(module);
   vpd::bind::bind_losses(module);

@@ -17,11 +17,15 @@ void bind_refer_decoder(py::module_& module) {
   net.def(
       "forward",
       [](const ReferDecoder& self, const std::vector<Tensor>& params,
-         const std::vector<Tensor>& features, bool training) {
+         const std::vector<Tensor>& features, bool training,
+         const std::optional<std::pair<std::string, int64_t>>& group) {
+        std::optional<ops::ProcessGroup> processes;
+        if (group) processes = ops::ProcessGroup{group->first, group->second};
         py::gil_scoped_release release;
-        return self.forward(Params(self.table(), params), features, training);
+        return self.forward(Params(self.table(), params), features, training,
+                            processes ? &*processes : nullptr);
       },
-      py::arg("params"), py::arg("features"), py::arg("training"));
+      py::arg("params"), py::arg("features"), py::arg("training"), py::arg("group") = py::none());
 }
 
 }  // namespace vpd::bind

@@ -4,6 +4,7 @@
 
 namespace vpd::bind {
 
+using models::MapFusion;
 using models::Recompute;
 using models::UNet;
 using models::UNetConfig;
@@ -12,9 +13,13 @@ using models::UNetOutput;
 using models::UNetTaps;
 
 void bind_unet(py::module_& module) {
+  py::enum_<MapFusion>(module, "MapFusion")
+      .value("mean", MapFusion::kMean)
+      .value("daam", MapFusion::kDaam);
+
   py::class_<UNetTaps>(module, "UNetTaps")
       .def(py::init([](bool noise, bool features, std::vector<int64_t> attention,
-                       std::string selector, bool map_grad, bool per_head,
+                       std::string selector, bool map_grad, MapFusion fusion, bool per_head,
                        std::vector<std::string> layers, std::vector<int64_t> tokens,
                        std::vector<std::string> block_inputs,
                        std::vector<std::string> block_outputs) {
@@ -23,6 +28,7 @@ void bind_unet(py::module_& module) {
                              std::move(attention),
                              std::move(selector),
                              map_grad,
+                             fusion,
                              per_head,
                              std::move(layers),
                              std::move(tokens),
@@ -30,14 +36,15 @@ void bind_unet(py::module_& module) {
                              std::move(block_outputs)};
            }),
            py::kw_only(), py::arg("noise"), py::arg("features"), py::arg("attention"),
-           py::arg("selector"), py::arg("map_grad"), py::arg("per_head"), py::arg("layers"),
-           py::arg("tokens"), py::arg("block_inputs"), py::arg("block_outputs"));
+           py::arg("selector"), py::arg("map_grad"), py::arg("fusion"), py::arg("per_head"),
+           py::arg("layers"), py::arg("tokens"), py::arg("block_inputs"), py::arg("block_outputs"));
 
   py::class_<UNetOutput>(module, "UNetOutput")
       .def_readonly("noise", &UNetOutput::noise)
       .def_readonly("features", &UNetOutput::features)
       .def_readonly("attention", &UNetOutput::attention)
-      .def_readonly("blocks", &UNetOutput::blocks);
+      .def_readonly("blocks", &UNetOutput::blocks)
+      .def_readonly("stem_rows", &UNetOutput::stem_rows);
 
   py::enum_<Recompute>(module, "Recompute")
       .value("none", Recompute::kNone)

@@ -62,8 +62,8 @@ void ReferDecoder::check_features(const std::vector<Tensor>& features) const {
   }
 }
 
-Tensor ReferDecoder::forward(const Params& p, const std::vector<Tensor>& features,
-                             bool training) const {
+Tensor ReferDecoder::forward(const Params& p, const std::vector<Tensor>& features, bool training,
+                             const ops::ProcessGroup* group) const {
   check_features(features);
   const auto dtype = p[Slot(0)].scalar_type();
   Tensor x = nn::channels_last(features.back().to(dtype));
@@ -74,8 +74,8 @@ Tensor ReferDecoder::forward(const Params& p, const std::vector<Tensor>& feature
       x = at::upsample_bilinear2d(x, skip.sizes().slice(2), /*align_corners=*/true);
     }
     x = at::cat({x, skip}, 1);
-    x = at::relu(stage.bn1(p, stage.conv1(p, x), training));
-    x = at::relu(stage.bn2(p, stage.conv2(p, x), training));
+    x = at::relu(stage.bn1(p, stage.conv1(p, x), training, group));
+    x = at::relu(stage.bn2(p, stage.conv2(p, x), training, group));
   }
   return out_(p, x);
 }

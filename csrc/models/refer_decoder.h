@@ -21,8 +21,10 @@ class ReferDecoder {
 
   const ParamTable& table() const { return table_; }
   // features, fine to coarse, [B, dims[i], H_i, W_i] of any sizes -> logits [B, 2, H_0, W_0].
-  // When training, batch norms use the batch's statistics and move the running ones in place.
-  Tensor forward(const Params& p, const std::vector<Tensor>& features, bool training) const;
+  // When training, batch norms use the batch's statistics and move the running ones in place; with
+  // a group, the batch is that of all its processes.
+  Tensor forward(const Params& p, const std::vector<Tensor>& features, bool training,
+                 const ops::ProcessGroup* group = nullptr) const;
 
  private:
   struct Stage {

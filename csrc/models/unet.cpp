@@ -2,7 +2,6 @@
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/silu.h>
-#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cmath>
@@ -11,6 +10,7 @@
 #include "core/check.h"
 #include "diffusion/timestep_embedding.h"
 #include "models/unet_plan.h"
+#include "models/unet_stem.h"
 #include "nn/layout.h"
 
 namespace vpd::models {
@@ -203,12 +203,13 @@ void UNet::check_inputs(const UNetInputs& in) const {
   }
 }
 
-// [1 or B, 4 model_channels], through the SiLU that every residual block applies to it.
-Tensor UNet::embed_time(const Params& p, const UNetInputs& in) const {
-  const Tensor sinusoid =
-      diffusion::timestep_embedding(in.timesteps.reshape({-1}), config_.model_channels);
+// timesteps [S], bias [S, 4 model_channels] -> [S, 4 model_channels], through the SiLU that every
+// residual block applies to it.
+Tensor UNet::embed_time(const Params& p, const Tensor& timesteps,
+                        const std::optional<Tensor>& bias) const {
+  const Tensor sinusoid = diffusion::timestep_embedding(timesteps, config_.model_channels);
   Tensor embedding = time_out_(p, at::silu(time_in_(p, sinusoid.to(p[Slot(0)].scalar_type()))));
-  if (in.time_bias) embedding = embedding + in.time_bias->to(embedding.scalar_type());
+  if (bias) embedding = embedding + bias->to(embedding.scalar_type());
   return at::silu(embedding);
 }
 
@@ -221,24 +222,20 @@ UNetOutput UNet::forward(const Params& p, const UNetInputs& in, const UNetTaps& 
   const Tensor context = in.context.to(dtype);
   const int64_t rows = in.context.size(0);
 
-  // One latent may serve several rows. While nothing depends on the row (same timestep, text not
-  // met yet) it is computed once per image; the first cross-attention repeats it.
-  Tensor h = nn::channels_last(in.latents.to(dtype));
-  std::optional<Tensor> repeat;
-  if (in.image_index || h.size(0) != rows) {
-    const Tensor index =
-        in.image_index ? *in.image_index : at::zeros({rows}, in.context.options().dtype(at::kLong));
-    const bool shared = h.size(0) < rows && in.timesteps.numel() == 1 && !in.time_bias;
-    if (shared) {
-      repeat = index;
-    } else {
-      h = h.index_select(0, index);
-    }
-  }
-  const UNetBlock::Call call{embed_time(p, in),      context, in.context_mask, repeat, recompute,
+  // One latent may serve several rows. While nothing depends on the row (text not met yet) it is
+  // computed once per timestep; the first cross-attention repeats it.
+  const UNetStem stem = shared_stem(in);
+  const std::optional<Tensor>& repeat = stem.repeat;
+  Tensor h = nn::channels_last(stem.latents.to(dtype));
+  const UNetBlock::Call call{embed_time(p, stem.timesteps, in.time_bias),
+                             context,
+                             in.context_mask,
+                             repeat,
+                             recompute,
                              weak_from_this().lock()};
 
   UNetOutput out;
+  out.stem_rows = h.size(0);
   MapAccumulator maps(taps);
   const auto run = [&](const UNetBlock& block, Tensor skip, bool skip_up) {
     if (plan.taps_input(block.name)) {
@@ -246,10 +243,11 @@ UNetOutput UNet::forward(const Params& p, const UNetInputs& in, const UNetTaps& 
       out.blocks[block.name + ":input"] = h;
     }
     const auto wanted = plan.map_layers(block.transformer_name());
-    const auto found = block(p, h, skip, call, {!wanted.empty(), taps.per_head});
+    const int64_t stride = int64_t{1} << block.level;
+    const auto found =
+        block(p, h, skip, call, wanted.empty() ? nn::MapRequest{} : maps.request(stride));
     h = found[0];
-    for (const auto& [depth, strides] : wanted)
-      maps.add(found[1 + depth], strides, int64_t{1} << block.level);
+    for (const auto& [depth, strides] : wanted) maps.add(found[1 + depth], strides, stride);
     if (block.is_tap && taps.features) out.features.insert(out.features.begin(), h);
     if (block.up && !skip_up) h = block.upsampled(p, h, call);
     if (plan.taps_output(block.name)) out.blocks[block.name + ":output"] = h;

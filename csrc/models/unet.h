@@ -25,6 +25,11 @@ struct UNetConfig {
   int64_t norm_groups = 32;
 };
 
+// How the maps of layers and heads become one: the plain mean over those of a stride; or the mean
+// over all layers but those of the coarsest grid, each head's map resized to the finest one (DAAM,
+// models/daam.h), then average-pooled to a stride.
+enum class MapFusion { kMean, kDaam };
+
 // What a forward returns; nothing past it is computed.
 struct UNetTaps {
   bool noise = false;
@@ -32,6 +37,7 @@ struct UNetTaps {
   std::vector<int64_t> attention = {2, 4};  // strides on the latent grid whose maps are returned
   std::string selector = "up_cross+down_cross";
   bool map_grad = false;  // whether gradients flow through the maps
+  MapFusion fusion = MapFusion::kMean;
   bool per_head = false;
   std::vector<std::string> layers;  // if not empty: exactly these layers instead of the selector
   std::vector<int64_t> tokens;      // if not empty: keep only these tokens' maps
@@ -54,6 +60,7 @@ struct UNetOutput {
   std::map<int64_t, Tensor>
       attention;  // stride -> [B, N, h/stride, w/stride] ([B, heads, N, ..] per head)
   std::map<std::string, Tensor> blocks;  // "output_blocks.5:input" -> tensor
+  int64_t stem_rows = 0;                 // that went through what comes before the text is met
 };
 
 // One cross-attention layer: where it sits and what it may be called in UNetTaps::layers.
@@ -79,7 +86,8 @@ class UNet : public std::enable_shared_from_this<UNet> {
                      Recompute recompute = Recompute::kNone) const;
 
  private:
-  Tensor embed_time(const Params& p, const UNetInputs& inputs) const;
+  Tensor embed_time(const Params& p, const Tensor& timesteps,
+                    const std::optional<Tensor>& bias) const;
   void check_inputs(const UNetInputs& inputs) const;
   int64_t size_multiple() const { return int64_t{1} << (config_.channel_mult.size() - 1); }
 

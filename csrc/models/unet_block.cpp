@@ -23,15 +23,19 @@ std::vector<Tensor> UNetBlock::operator()(const Params& p, const Tensor& h, cons
   const PureFunction whole = [this, attend, repeat = call.repeat, recompute = call.recompute](
                                  const Params& p, const auto& in) {
     const Tensor &embedding = in[1], &context = in[2];
+    const auto told = [&](const Tensor& h) {
+      const bool fits = embedding.size(0) == 1 || embedding.size(0) == h.size(0);
+      return fits ? embedding : embedding.index_select(0, *repeat);
+    };
     Tensor h = in.size() > 3 ? joined(in[0], in[3], repeat) : in[0];
     if (conv) h = (*conv)(p, h);
-    if (res) h = (*res)(p, h, embedding);
+    if (res) h = (*res)(p, h, told(h));
     std::vector<Tensor> out = {h};
     if (transformer) {
       out = recompute == Recompute::kAttention ? vpd::recompute(attend, p, own, {h, context})
                                                : attend(p, {h, context});
     }
-    if (res2) out[0] = (*res2)(p, out[0], embedding);
+    if (res2) out[0] = (*res2)(p, out[0], told(out[0]));
     return out;
   };
   std::vector<Tensor> in = {h, call.embedding, call.context};

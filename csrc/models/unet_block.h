@@ -15,15 +15,15 @@ enum class Recompute { kNone, kAttention, kAll };
 struct UNetBlock {
   // What is the same for all blocks of a forward.
   struct Call {
-    Tensor embedding;                    // [1 or B, E], of the timestep, through SiLU
+    Tensor embedding;                    // [1, S or B, E], of the timestep, through SiLU
     Tensor context;                      // [B, N, context_dim]
     std::optional<Tensor> context_mask;  // bool [B, N]
-    std::optional<Tensor> repeat;        // int64 [B]: the image of each row, until text is met
+    std::optional<Tensor> repeat;        // int64 [B]: the stem of each row, until text is met
     Recompute recompute = Recompute::kNone;
     std::shared_ptr<const void> owner;  // keeps the blocks alive until the backward
   };
 
-  // h [I or B, C, H, W]; on the way up also the skip that is concatenated behind it, else
+  // h [S or B, C, H, W]; on the way up also the skip that is concatenated behind it, else
   // undefined. Returns h before the upsampler, then, if wanted, the map of each transformer layer.
   std::vector<Tensor> operator()(const Params& p, const Tensor& h, const Tensor& skip,
                                  const Call& call, nn::MapRequest request) const;

@@ -1,5 +1,6 @@
 #include "models/unet_plan.h"
 
+#include <ATen/ops/avg_pool2d.h>
 #include <ATen/ops/upsample_bilinear2d.h>
 
 #include <algorithm>
@@ -7,6 +8,7 @@
 
 #include "core/check.h"
 #include "core/constant.h"
+#include "models/daam.h"
 
 namespace vpd::models {
 
@@ -76,29 +78,51 @@ UNetPlan::UNetPlan(const UNetTaps& taps, const std::vector<AttentionLayer>& laye
   }
   if (taps.attention.empty()) return;
   const std::set<std::string> places = split_selector(taps.selector);
-  std::set<int64_t> available;
+  std::vector<AttentionLayer> selected;
   for (const AttentionLayer& layer : layers) {
     if (named.empty() ? places.count(layer.place) > 0 : named.count(layer.name) > 0)
-      available.insert(layer.stride);
+      selected.push_back(layer);
   }
+  if (taps.fusion == MapFusion::kDaam) {
+    plan_daam(taps, selected, levels);
+  } else {
+    plan_means(taps, selected);
+  }
+  for (const auto& [name, strides] : strides_) need(position(block_of(name)));
+}
+
+void UNetPlan::plan_means(const UNetTaps& taps, const std::vector<AttentionLayer>& selected) {
+  std::set<int64_t> available;
+  for (const AttentionLayer& layer : selected) available.insert(layer.stride);
   for (const int64_t stride : taps.attention) {
     VPD_CHECK(available.count(stride) > 0, "taps: no selected cross-attention layer at stride ",
               stride, "; this network has them at ", joined(available));
   }
-  for (const AttentionLayer& layer : layers) {
-    if (named.empty() ? places.count(layer.place) == 0 : named.count(layer.name) == 0) continue;
-    for (const int64_t stride : taps.attention) {
-      // The middle layer sits on the coarsest grid: when selected beside others it is resized to
-      // each level asked for.
-      const bool resized = named.empty() && layer.place == "mid";
-      if (layer.stride == stride || resized) {
-        auto& strides = strides_[layer.name];
-        if (std::find(strides.begin(), strides.end(), stride) == strides.end())
-          strides.push_back(stride);
-        need(position(block_of(layer.name)));
-      }
+  for (const AttentionLayer& layer : selected) {
+    // The middle layer sits on the coarsest grid: when selected beside others it is resized to
+    // each level asked for.
+    const bool resized = taps.layers.empty() && layer.place == "mid";
+    for (const int64_t stride : std::set(taps.attention.begin(), taps.attention.end())) {
+      if (layer.stride == stride || resized) strides_[layer.name].push_back(stride);
     }
   }
+}
+
+void UNetPlan::plan_daam(const UNetTaps& taps, const std::vector<AttentionLayer>& selected,
+                         int64_t levels) {
+  const int64_t coarsest = int64_t{1} << (levels - 1);
+  std::set<int64_t> grids;
+  for (int64_t stride = 1; stride <= coarsest; stride *= 2) grids.insert(stride);
+  for (const int64_t stride : taps.attention) {
+    VPD_CHECK(grids.count(stride) > 0, "taps: attribution maps (fusion daam) come at strides ",
+              joined(grids), ", got ", stride);
+  }
+  for (const AttentionLayer& layer : selected) {
+    if (layer.stride < coarsest) strides_[layer.name] = {1};
+  }
+  VPD_CHECK(!strides_.empty(),
+            "taps: attribution maps (fusion daam) leave out the coarsest grid, and no other "
+            "cross-attention layer is selected");
 }
 
 std::vector<std::pair<int64_t, std::vector<int64_t>>> UNetPlan::map_layers(
@@ -123,23 +147,38 @@ void MapAccumulator::add(const Tensor& map, const std::vector<int64_t>& strides,
     own = own.index_select(-3, constant(taps_.tokens, own.options().dtype(at::kLong)));
   }
   for (const int64_t target : strides) {
-    Tensor resized = own;
-    if (target != stride) {
-      const int64_t height = own.size(-2) * stride / target, width = own.size(-1) * stride / target;
-      const Tensor flat = own.flatten(0, -4);
-      resized = at::upsample_bilinear2d(flat, {height, width}, /*align_corners=*/false)
-                    .unflatten(0, own.sizes().slice(0, own.dim() - 3));
-    }
+    const Tensor seen = resized(own, stride, target);
     auto& [sum, count] = sums_[target];
-    sum = count == 0 ? resized : sum + resized;
+    sum = count == 0 ? seen : sum + seen;
     ++count;
   }
+}
+
+Tensor MapAccumulator::resized(const Tensor& map, int64_t stride, int64_t target) const {
+  const int64_t height = map.size(-2) * stride / target, width = map.size(-1) * stride / target;
+  if (taps_.fusion == MapFusion::kDaam) {
+    if (map.dim() == 4) return daam_layer(map.unsqueeze(1), {height, width});
+    if (!taps_.per_head) return daam_layer(map, {height, width});
+    return daam_layer(map.flatten(0, 1).unsqueeze(1), {height, width})
+        .unflatten(0, map.sizes().slice(0, 2));
+  }
+  if (target == stride) return map;
+  return at::upsample_bilinear2d(map.flatten(0, -4), {height, width}, /*align_corners=*/false)
+      .unflatten(0, map.sizes().slice(0, map.dim() - 3));
 }
 
 std::map<int64_t, Tensor> MapAccumulator::means() const {
   std::map<int64_t, Tensor> means;
   for (const auto& [stride, entry] : sums_) means[stride] = entry.first / entry.second;
-  return means;
+  if (taps_.fusion == MapFusion::kMean || means.empty()) return means;
+  const Tensor finest = means[1];
+  std::map<int64_t, Tensor> pooled;
+  for (const int64_t stride : taps_.attention) {
+    pooled[stride] = stride == 1 ? finest
+                                 : at::avg_pool2d(finest.flatten(0, -4), {stride, stride})
+                                       .unflatten(0, finest.sizes().slice(0, finest.dim() - 3));
+  }
+  return pooled;
 }
 
 }  // namespace vpd::models

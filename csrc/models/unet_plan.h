@@ -21,11 +21,14 @@ class UNetPlan {
   bool taps_input(const std::string& block) const { return inputs_.count(block) > 0; }
   bool taps_output(const std::string& block) const { return outputs_.count(block) > 0; }
   // For a transformer such as "output_blocks.3.1": (index of its block, strides its map contributes
-  // to).
+  // to: the finest grid, 1, for attribution maps).
   std::vector<std::pair<int64_t, std::vector<int64_t>>> map_layers(
       const std::string& transformer) const;
 
  private:
+  void plan_means(const UNetTaps& taps, const std::vector<AttentionLayer>& selected);
+  void plan_daam(const UNetTaps& taps, const std::vector<AttentionLayer>& selected, int64_t levels);
+
   std::set<std::string> inputs_;
   std::set<std::string> outputs_;
   std::map<std::string, std::vector<int64_t>> strides_;  // layer name -> strides
@@ -35,12 +38,19 @@ class UNetPlan {
 class MapAccumulator {
  public:
   explicit MapAccumulator(const UNetTaps& taps) : taps_(taps) {}
+  // What a layer at `stride` is to hand over. Attribution maps are cut off at zero head by head,
+  // which only matters where a map is resized.
+  nn::MapRequest request(int64_t stride) const {
+    return {true, taps_.per_head || (taps_.fusion == MapFusion::kDaam && stride > 1)};
+  }
   // map [B, (heads,) N, h, w] of a layer at `stride`, resized bilinearly for every other stride it
   // is asked for.
   void add(const Tensor& map, const std::vector<int64_t>& strides, int64_t stride);
   std::map<int64_t, Tensor> means() const;
 
  private:
+  Tensor resized(const Tensor& map, int64_t stride, int64_t target) const;
+
   const UNetTaps& taps_;
   std::map<int64_t, std::pair<Tensor, int64_t>> sums_;
 };

@@ -42,14 +42,21 @@ BatchNorm2d::BatchNorm2d(Scope scope, int64_t channels)
       running_var_(scope.buffer("running_var", {channels}, Init::ones())),
       num_batches_tracked_(scope.buffer("num_batches_tracked", {}, Init::zeros(), at::kLong)) {}
 
-Tensor BatchNorm2d::operator()(const Params& p, const Tensor& x, bool training) const {
+Tensor BatchNorm2d::operator()(const Params& p, const Tensor& x, bool training,
+                               const ops::ProcessGroup* group) const {
+  constexpr double kMomentum = 0.1, kEps = 1e-5;
   if (training) {
     at::NoGradGuard no_grad;
     Tensor count = p[num_batches_tracked_];
     count.add_(1);
   }
-  return at::batch_norm(x, p[weight_], p[bias_], p[running_mean_], p[running_var_], training,
-                        /*momentum=*/0.1, /*eps=*/1e-5, /*cudnn_enabled=*/true);
+  const Tensor &mean = p[running_mean_], &var = p[running_var_];
+  if (training && group) {
+    return ops::synchronized_batch_norm(x, p[weight_], p[bias_], mean, var, kMomentum, kEps,
+                                        *group);
+  }
+  return at::batch_norm(x, p[weight_], p[bias_], mean, var, training, kMomentum, kEps,
+                        /*cudnn_enabled=*/true);
 }
 
 }  // namespace vpd::nn

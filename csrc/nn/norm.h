@@ -1,5 +1,6 @@
 #pragma once
 #include "core/params.h"
+#include "ops/batch_norm.h"
 
 namespace vpd::nn {
 
@@ -32,11 +33,13 @@ class LayerNorm {
 
 // Batch normalisation with PyTorch's defaults (eps 1e-5, momentum 0.1). In training mode the call
 // normalises with the batch's statistics and moves the running ones, which are buffers of the
-// table, in place.
+// table, in place: so it must not stand in what the backward recomputes. With a group, the batch is
+// that of all its processes.
 class BatchNorm2d {
  public:
   BatchNorm2d(Scope scope, int64_t channels);
-  Tensor operator()(const Params& p, const Tensor& x, bool training) const;
+  Tensor operator()(const Params& p, const Tensor& x, bool training,
+                    const ops::ProcessGroup* group = nullptr) const;
 
  private:
   Slot weight_;

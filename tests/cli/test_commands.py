@@ -12,7 +12,8 @@ import torch
 
 import vpd
 from vpd.data.tabletop.layout import write_refer
-from vpd.tasks.evaluate import evaluate_refer
+from vpd.protocol import NoiseSpec
+from vpd.tasks.evaluate import evaluate_refer, under
 from vpd.weights import read_state_dict, save_weights
 
 
@@ -38,6 +39,25 @@ def test_evaluate_from_disk_under_another_protocol(run_json, refer, tmp_path):
     assert cv2.imread(found["pictures"][0]) is not None
 
 
+def test_evaluate_with_switches(run_json, refused, refer):
+    words = ["evaluate", "--model", refer, "--limit", 2, "--protocol", "latent_match", "--t", 50]
+    own = run_json(*words)
+    for options, name, value in [
+        (["--image-norm", "none"], "image_norm", "none"),
+        (["--text-adapter", "false"], "text_adapter", False),
+        (["--attn-t-ensemble", 5, 500], "attn_t_ensemble", [5, 500]),
+    ]:
+        found = run_json(*words, *options)
+        assert own["protocol"][name] != value
+        assert found["protocol"] == {**own["protocol"], name: value}
+        twin = under(vpd.load(refer), NoiseSpec(**own["protocol"]["noise"]), **{name: value})
+        expected = evaluate_refer(twin, tiny.val_scenes(2), progress=False)
+        assert found["metrics"] == pytest.approx(expected.metrics, abs=1e-4)
+        assert f"{name}: {value}" in expected.table()
+    assert "text_adapter" in refused(*words, "--text-adapter", "maybe")
+    assert "such as latent_match" in refused(*words[:5], "--attn-t-ensemble", 5)
+
+
 def test_maps_of_a_foundation(run_json, desk, models):
     found = run_json(
         *("maps", "image.png", "two giraffes", "--model", models / "foundation"),
@@ -49,6 +69,18 @@ def test_maps_of_a_foundation(run_json, desk, models):
     assert cv2.imread("vpd-out/image.maps.png") is not None
     arrays = [np.load(name) for name in found["files"][1:]]
     assert [a.shape for a in arrays] == [(3, 8, 8), (3, 4, 4)] * 2
+
+
+def test_attribution_maps_averaged_over_timesteps(run_json, refused, desk, models):
+    words = ["maps", "image.png", "two giraffes", "--model", models / "foundation"]
+    words += ["--fusion", "daam", "--shares", "--npy"]
+    found = run_json(*words, "--steps", 5, 100, "--average")
+    (row,) = found["maps"]
+    assert (row["noise"]["noise_t"], row["averaged_with"][0]["noise_t"]) == (5, 100)
+    assert row["shapes"] == {"1": [2, 16, 16]}
+    array = np.load("vpd-out/image.maps-s1-t5+100.npy")
+    np.testing.assert_allclose(array[0] + 2 * array[1], 1, atol=1e-3)  # "giraffes": two tokens
+    assert "average is over steps" in refused(*words, "--average")
 
 
 def test_maps_of_words_over_the_image(run, desk, refer):

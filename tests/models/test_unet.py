@@ -124,6 +124,57 @@ def test_shared_latents_equal_repeated_ones():
     )
 
 
+@pytest.mark.parametrize("recompute", ["none", "attention", "all"])
+@pytest.mark.parametrize(
+    ("images", "index", "steps", "stems"),
+    [
+        (2, [0, 1, 1, 0, 1, 0, 0], [3, 3, 500, 3, 3, 500, 3], 4),
+        (1, None, [3, 7, 7, 3, 900, 3, 3], 3),
+        (4, [3, 3, 1, 0, 0, 0, 3], [5.5, 5.5, 9.0, 1.0, 1.0, 1.0, 5.5], 3),
+        (7, [6, 6, 2, 2, 1, 0, 5], [5, 6, 7, 8, 9, 9, 9], 7),  # nothing to share
+    ],
+)
+def test_rows_share_what_precedes_the_text_at_each_timestep(images, index, steps, stems, recompute):
+    net = small().double()
+    latents = torch.randn(images, 4, 8, 12).double().requires_grad_()
+    context = torch.randn(7, 7, 12).double().requires_grad_()
+    taps = vpd.Taps(noise=True, block_inputs=("input_blocks.0", "output_blocks.0"))
+    rows = torch.tensor(index or [0] * 7)
+    given = None if index is None else rows
+    inputs = (latents, context, *net.parameters())
+
+    def total(out):
+        parts = [out.noise, *out.pyramid(), *out.blocks.values()]
+        draw = torch.Generator().manual_seed(1)
+        return sum((p * torch.randn(p.shape, generator=draw)).sum() for p in parts)
+
+    plain = net(latents[rows], torch.tensor(steps), context, taps=taps)
+    assert plain.stem_rows == 7
+    want = torch.autograd.grad(total(plain), inputs)
+    net.recompute = recompute
+    shared = net(latents, torch.tensor(steps), context, image_index=given, taps=taps)
+    assert shared.stem_rows == stems
+    torch.testing.assert_close(shared.noise, plain.noise)
+    for a, b in zip(shared.pyramid(), plain.pyramid(), strict=True):
+        torch.testing.assert_close(a, b)
+    for name in plain.blocks:
+        torch.testing.assert_close(shared.blocks[name], plain.blocks[name])
+    for a, b in zip(torch.autograd.grad(total(shared), inputs), want, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_bias_of_each_row_leaves_nothing_to_share():
+    net = small().double()
+    latents, context = torch.randn(1, 4, 8, 8).double(), torch.randn(3, 7, 12).double()
+    bias, steps = torch.randn(3, 64).double(), torch.tensor([4, 4, 9])
+    out = net(latents, steps, context, time_bias=bias)
+    assert out.stem_rows == 3
+    for row in range(3):
+        one = slice(row, row + 1)
+        want = net(latents, steps[one], context[one], time_bias=bias[one])
+        torch.testing.assert_close(out.features[0][one], want.features[0])
+
+
 def test_token_selection_heads_and_mask():
     net = small()
     latents, context = torch.randn(2, 4, 8, 8), torch.randn(2, 7, 12)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import fcntl
 import json
+import re
+import shlex
 import statistics
 import subprocess
 import sys
@@ -11,17 +14,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import scipy.stats
 import yaml
 from toys import recipe, write_foundation
 
 import vpd
 from vpd.cli import main
+from vpd.data import tabletop
+from vpd.data.tabletop.layout import write_refer
+from vpd.protocol import NoiseSpec
+from vpd.tasks.evaluate import evaluate_refer
 
 pytest.importorskip("lightning")
-from vpd.train import refer
-from vpd.train import sweep as sweeps
+from vpd.train import launchers, refer, sweep_cell
+from vpd.train.refer_config import ReferTrainConfig
 from vpd.train.sweep import sweep
-from vpd.train.sweep_grid import Choice, Picture, SweepConfig, Variant, cells_of, chosen
+from vpd.train.sweep_grid import Choice, Picture, SweepConfig, Variant, cells_of, chosen, values_of
+from vpd.train.sweep_inference import Inference, evaluate_under
 from vpd.train.sweep_results import course, table
 
 ROOT = Path(__file__).parent.parent.parent
@@ -78,7 +87,7 @@ def quick(monkeypatch):
         asked.append(Path(config.out).name)
         return {"oIoU": 10.0 * config.data.limit + config.seed, "pick": 1.0}
 
-    monkeypatch.setattr(sweeps, "train", train)
+    monkeypatch.setattr(sweep_cell, "train", train)
     return asked
 
 
@@ -161,8 +170,10 @@ def test_only_what_is_not_finished_runs(grid, quick):
 
 def test_results_are_rows_a_table_and_pictures(grid, quick):
     report = sweep(grid)
-    rows = json.loads((Path(grid.out) / "results.json").read_text())
+    rows = [json.loads(line) for line in (Path(grid.out) / "results.jsonl").open()]
     assert rows == report.rows
+    with open(Path(grid.out) / "results.csv", newline="") as file:
+        assert [row["cell"] for row in csv.DictReader(file)] == NAMES
     assert [row["cell"] for row in rows] == NAMES
     row = rows[3]
     assert (row["training"], row["data.limit"], row["variant"]) == ("tuned", "3", "")
@@ -178,20 +189,42 @@ def test_results_are_rows_a_table_and_pictures(grid, quick):
     assert "-" in table(replace(grid, columns=("oIoO",)), rows)
 
 
+def test_the_confidence_interval_is_student_s(grid, quick):
+    grid = replace(grid, seeds=(0, 1, 2), axes={"data.limit": [3]}, variants={}, pictures={})
+    rows = sweep(grid).rows
+    values = [row["oIoU"] for row in rows]
+    with open(Path(grid.out) / "summary.csv", newline="") as file:
+        found = next(csv.DictReader(file))
+    assert (found["data.limit"], found["metric"], found["seeds"]) == ("3", "oIoU", "3")
+    test = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert float(found["low"]) == pytest.approx(test.low)
+    assert float(found["high"]) == pytest.approx(test.high)
+
+
+def test_a_range_is_a_list(base):
+    assert values_of("t", "0 to 500 by 100") == [0, 100, 200, 300, 400, 500]
+    assert values_of("lr", "0.1 to 0.5 by 0.2") == pytest.approx([0.1, 0.3, 0.5])
+    config = SweepConfig(set={**base, "protocol": "latent_match"}, axes={"t": "0 to 9 by 5"})
+    assert [cell.config.t for cell in cells_of(config)] == [0, 5]
+    for text in ("0 to 500", "0 to 500 by 0", "5 to 0 by 1", "1.2.3 to 4 by 1"):
+        with pytest.raises(ValueError, match="axis t: expected '<start> to <stop> by <step>'"):
+            values_of("t", text)
+
+
 def test_one_failed_cell_does_not_stop_the_others(grid, quick, monkeypatch):
-    train = sweeps.train
+    train = sweep_cell.train
 
     def fails(config):
         if config.seed == 1:
             raise ValueError("no such luck")
         return train(config)
 
-    monkeypatch.setattr(sweeps, "train", fails)
+    monkeypatch.setattr(sweep_cell, "train", fails)
     report = sweep(grid)
     assert report.failed.keys() == {"tuned-3-s1", "tuned-4-s1"}
     assert "no such luck" in report.failed["tuned-3-s1"]
     assert len(report.rows) == 5
-    monkeypatch.setattr(sweeps, "train", train)
+    monkeypatch.setattr(sweep_cell, "train", train)
     assert len(sweep(grid).rows) == 7
 
 
@@ -277,6 +310,90 @@ def test_the_command(base, tmp_path, capfd, quick):
     assert "did you mean 'columns'?" in capfd.readouterr().err
 
 
+CONDITIONS = {
+    "0": Inference("latent_match", 0),
+    "300": Inference("latent_match", 300),
+    "no-adapter": Inference(text_adapter=False),
+}
+
+
+def test_conditions_of_inference_equal_separate_evaluations(grid, tmp_path):
+    """Protocol and timestep both at training and afterwards; conditions may come later."""
+    fields = {**grid.set, "protocol": "latent_match", "loop.steps": 2}
+    pictures = {"inference": Picture(("t",), x="inference")}
+    config = replace(grid, set=fields, axes={"t": [0, 300]}, variants={}, pictures=pictures)
+    assert {row["inference"] for row in sweep(config).rows} == {""}
+    more = replace(config, inference={"0": CONDITIONS["0"], "300": CONDITIONS["300"]})
+    assert set(sweep(more, dry_run=True).cells.values()) == {"interrupted"}
+    report = sweep(more)
+    assert set(report.cells.values()) == {"finished"}
+    rows = {(row["t"], row["inference"]): row for row in report.rows}
+    assert len(rows) == len(report.rows) == 6
+    assert rows["300", "0"]["at.t"] == 0
+    for t in ("0", "300"):  # a cell scored as it was trained
+        assert rows[t, t]["oIoU"] == pytest.approx(rows[t, ""]["oIoU"], abs=1e-6)
+        assert rows[t, t]["mIoU"] == pytest.approx(rows[t, ""]["mIoU"], abs=1e-6)
+    assert (Path(config.out) / "inference.png").exists()
+    assert "| 300 | 0 |" in report.table
+
+    model = vpd.load(Path(config.out) / "0-s0" / "model")
+    twin = vpd.load(Path(config.out) / "0-s0" / "model")
+    twin.config = replace(twin.config, text_adapter=False)
+    val = tabletop.load_split("val", cache_dir=grid.set["data"]["cache_dir"])
+    found = evaluate_under(model, val, CONDITIONS, batch=4, progress=False)
+    alone = evaluate_refer(twin, val, progress=False).metrics
+    assert found["no-adapter"]["mIoU"] == pytest.approx(alone["mIoU"], abs=1e-6)
+    assert list(found) == list(CONDITIONS)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"t": 100}, "needs a protocol"),
+        ({"protocol": "latent"}, "unknown noise protocol 'latent'"),
+        ({"protocol": "latent_match", "t": 1000}, "0..999"),
+        ({"protocol": "latent_match", "noise": NoiseSpec()}, "both given"),
+    ],
+)
+def test_protocols_are_checked(fields, message):
+    with pytest.raises(ValueError, match=message):
+        ReferTrainConfig(**fields)
+    if "noise" not in fields:
+        with pytest.raises(ValueError, match=message):
+            Inference(**fields)
+
+
+def test_ray_workers_give_the_same_table(grid, tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    # On disk: workers know nothing of patched splits.
+    write_refer(
+        tmp_path / "data", ("train", "val"), {"train": 4, "val": 3},
+        cache_dir=grid.set["data"]["cache_dir"], workers=1, progress=False,
+    )  # fmt: skip
+    data = {"data.root": str(tmp_path / "data"), "data.split": "train", "data.limit": None}
+    fields = {**grid.set, **data, "loop.steps": 2}
+    grid = replace(grid, set=fields, axes={"hidden": [4, 8]}, variants={}, pictures={})
+    whole = sweep(grid)
+    spread = sweep(replace(grid, out=str(tmp_path / "ray")), launcher="ray", workers=2)
+    assert not spread.failed
+    assert set(spread.cells.values()) == {"finished"}
+    strip = re.compile(r"\| [\d.]+ \|$", re.MULTILINE)  # minutes
+    assert strip.sub("", spread.table) == strip.sub("", whole.table)
+
+
+def test_a_job_array_runs_the_same_command(grid, tmp_path, monkeypatch):
+    """A stand-in for sbatch runs the script as SLURM would."""
+    monkeypatch.setattr(launchers.shutil, "which", lambda name: None)
+    with pytest.raises(OSError, match="there is no sbatch here"):
+        sweep(grid, launcher="slurm", workers=3)
+    script = (Path(grid.out) / "sweep.sbatch").read_text()
+    assert "--array=1-3" in script
+    words = shlex.split(script.splitlines()[-1])
+    assert words[:5] == ["exec", sys.executable, "-m", "vpd.cli", "sweep"]
+    assert words[words.index("--cell") + 1 :] == NAMES
+    assert main([*words[4:], "--dry-run"]) == 0  # what was written is read again
+
+
 @pytest.mark.parametrize("name", ["prior_value", "debug"])
 def test_experiments_expand(name, capfd, monkeypatch):
     monkeypatch.chdir(ROOT)
@@ -300,5 +417,5 @@ def test_the_debug_experiment_runs(base, tmp_path, capfd, monkeypatch):
     assert len(found["rows"]) == 2
     assert {"oIoU", "P@0.5", "pick", "text_blind/oIoU"} <= found["rows"][0].keys()
     assert {Path(f).name for f in found["files"]} == {
-        "results.json", "table.md", "scenes.png", "steps.png",
+        "results.jsonl", "results.csv", "summary.csv", "table.md", "scenes.png", "steps.png",
     }  # fmt: skip

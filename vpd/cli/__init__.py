@@ -31,6 +31,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "vpd.cli.ground:ground",
         "score the attention maps of words: a pre-trained model's own grounding",
     ),
+    "probe": (
+        "vpd.cli.probe:probe",
+        "compare latents, features and attention maps with and without noise",
+    ),
     "demo": (
         "vpd.cli.demo:demo",
         "a tour of the shipped model on unseen scenes: table and pictures",
@@ -48,7 +52,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "info": ("vpd.cli.info:info", "versions, devices, what is native, shipped models"),
 }
-_EXTRAS = ("lightning", "tensorboard")
+_EXTRAS = ("lightning", "scipy", "tensorboard")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -101,7 +105,9 @@ def _run(words: list[str]) -> int:
     _log_to_stderr()
     # Libraries print to standard output; what a command has to say must stand there alone.
     with contextlib.redirect_stdout(sys.stderr):
-        answer: Answer = function(**values)
+        answer: Answer | None = function(**values)
+    if answer is None:  # another process of the same run answers
+        return 0
     print(json.dumps(answer.data, indent=1, allow_nan=False) if as_json else answer.text)
     sys.stdout.flush()
     return answer.code

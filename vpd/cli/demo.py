@@ -75,15 +75,16 @@ def demo(
 
 
 def _sweep(network: ReferSegmenter, split: TabletopSplit, scenes: int) -> list[dict[str, Any]]:
-    from vpd.tasks.evaluate import evaluate_refer, under
     from vpd.tasks.maps import at_timestep
+    from vpd.tasks.timesteps import evaluate_timesteps
 
-    rows = []
-    for t in _STEPS:
-        noisy = under(network, at_timestep("latent_match", t, network.config.noise))
-        metrics = evaluate_refer(noisy, split, limit=scenes).metrics
-        rows.append({"t": t, **{name: metrics[name] for name in ("oIoU", "mIoU", "P@0.5", "pick")}})
-    return rows
+    noises = [at_timestep("latent_match", t, network.config.noise) for t in _STEPS]
+    found = evaluate_timesteps(network, split, noises, limit=scenes)
+    names = ("oIoU", "mIoU", "P@0.5", "pick")
+    return [
+        {"t": t, **{name: one.metrics[name] for name in names}}
+        for t, one in zip(_STEPS, found, strict=True)
+    ]
 
 
 def _maps(network: ReferSegmenter, split: TabletopSplit, path: Path) -> Path:

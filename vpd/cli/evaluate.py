@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from vpd.cli.answer import Answer, plain
 from vpd.cli.models import DEFAULT, DType
+from vpd.cli.splits import Data
+
+if TYPE_CHECKING:
+    from vpd.tasks.refer import ReferSegmenter
 
 
 def evaluate(
@@ -14,7 +20,7 @@ def evaluate(
     model: str = DEFAULT,
     weights: list[Path] | None = None,
     token_length: int | None = None,
-    data: Literal["tabletop", "refcoco", "refcoco+", "refcocog", "refclef"] = "tabletop",
+    data: Data = "tabletop",
     root: Path | None = None,
     split: str = "val",
     split_by: str | None = None,
@@ -22,9 +28,13 @@ def evaluate(
     text_blind: bool = False,
     protocol: str | None = None,
     t: int = 0,
+    timesteps: list[int] | None = None,
+    image_norm: Literal["half", "none"] | None = None,
+    text_adapter: bool | None = None,
+    attn_t_ensemble: list[int] | None = None,
     batch: int = 16,
     pictures: int = 0,
-    out: Path = Path("vpd-out"),
+    out: Path | None = None,
     device: str = "cpu",
     dtype: DType = "float32",
 ) -> Answer:
@@ -48,49 +58,90 @@ def evaluate(
         text_blind: also score the same model given the empty sentence
         protocol: a named noise protocol instead of the model's own, e.g. latent_match
         t: timestep of that protocol, 0 to 999
+        timesteps: instead of t: several, in one pass over the pictures, e.g. 0,5,100,200,500
+        image_norm: none shows the autoencoder images in [0, 1] instead of [-1, 1]; the model's own
+            choice by default
+        text_adapter: false bypasses the text adapter; the model's own choice by default
+        attn_t_ensemble: average the attention maps over these timesteps of the protocol
         batch: sentences per pass
         pictures: draw image | attention | mask | truth of the first so many images
-        out: folder for them, made if missing
+        out: folder for them, by default vpd-out; with timesteps, for timesteps.jsonl (a record
+            each), timesteps.md and timesteps.png. Made if missing
         device: cpu, cuda or cuda:N
         dtype: precision of the networks
     """
     from vpd.cli.models import refer_model
     from vpd.cli.pictures import draw_comparisons
+    from vpd.cli.splits import samples_of
     from vpd.tasks.evaluate import evaluate_refer, under
     from vpd.tasks.maps import at_timestep
 
-    if protocol is None and t:
-        raise ValueError("t needs a protocol, e.g. --protocol latent_match")
-    samples = _samples(data, root, split, split_by, limit)
+    if protocol is None and (t or timesteps is not None):
+        which = "t" if timesteps is None else "timesteps"
+        raise ValueError(f"{which} needs a protocol, e.g. --protocol latent_match")
+    if timesteps is not None and (t or pictures):
+        raise ValueError("t and pictures are of one timestep: leave them or timesteps out")
+    if timesteps == []:
+        raise ValueError("timesteps must name one at least, got none")
+    samples = samples_of(data, root, split, split_by, limit)
     network = refer_model(model, weights, device, dtype, token_length)
+    own, noise = network.config.noise, None
     if protocol is not None:
-        network = under(network, at_timestep(protocol, t, network.config.noise))
-    found = evaluate_refer(network, samples, batch=batch, text_blind=text_blind, limit=limit)
-    name = [str(path) for path in weights] if weights else model
+        noise = at_timestep(protocol, t if timesteps is None else timesteps[0], own)
+    network = under(
+        network,
+        noise,
+        image_norm=image_norm,
+        text_adapter=text_adapter,
+        attn_t_ensemble=attn_t_ensemble,
+    )
+    name: str | list[str] = [str(path) for path in weights] if weights else model
+    options: dict[str, Any] = {"batch": batch, "text_blind": text_blind, "limit": limit}
+    if timesteps is not None:
+        return _at_timesteps(name, network, samples, timesteps, out, options)
+    found = evaluate_refer(network, samples, **options)
     result = found.to_dict()
     result["protocol"] = {"model": name, **result["protocol"]}
     text = f"{name if weights else model} on {found.table()}"
     if pictures > 0:
+        out = out or Path("vpd-out")
         drawn = draw_comparisons(network, samples, out, pictures)
         result["pictures"] = [str(path) for path in drawn]
         text += f"\nwrote {len(drawn)} pictures to {out}"
     return Answer(plain(result), text)
 
 
-def _samples(
-    data: str, root: Path | None, split: str, split_by: str | None, limit: int | None
-) -> Any:
-    if root is not None:
-        from vpd.data.refer import ReferDataset
+def _at_timesteps(
+    name: str | list[str],
+    network: ReferSegmenter,
+    samples: Any,
+    timesteps: Sequence[int],
+    out: Path | None,
+    options: dict[str, Any],
+) -> Answer:
+    """Under the network's protocol at other timesteps."""
+    from vpd.memory import watch_peak
+    from vpd.tasks.timestep_rows import markdown, timestep_rows, write_rows
+    from vpd.tasks.timesteps import evaluate_timesteps
 
-        return ReferDataset(root, data, split_by, split)
-    if data != "tabletop":
-        raise ValueError(f"{data} is read from disk: give its folder with --root")
-    from vpd.data import tabletop
-
-    if split not in tabletop.SPLITS:
-        raise ValueError(f"split must be one of {', '.join(tabletop.SPLITS)}, got {split!r}")
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1, got {limit}")
-    count = tabletop.SPLITS[split].count
-    return tabletop.load_split(split, limit=None if limit is None else min(limit, count))
+    peak = watch_peak(network.device)
+    noises = [replace(network.config.noise, noise_t=t) for t in dict.fromkeys(timesteps)]
+    found = evaluate_timesteps(network, samples, noises, **options)
+    rows = timestep_rows(found, network.config, peak())
+    first = rows[0]
+    seconds = sum(row["seconds"] for row in rows)
+    lines = [
+        f"{name} on {first['data']} {first['split']}: {first['n']} sentences about "
+        f"{first['images']} images, protocol {first['protocol']}",
+        markdown(rows).rstrip("\n"),
+        f"{seconds:.1f} seconds for all timesteps together",
+    ]
+    files = [] if out is None else write_rows(rows, out)
+    lines += [f"wrote {path}" for path in files]
+    data = {
+        "model": name,
+        "rows": rows,
+        "results": [one.to_dict() for one in found],
+        "files": files,
+    }
+    return Answer(plain(data), "\n".join(lines))

@@ -17,13 +17,16 @@ def maps(
     model: str = DEFAULT,
     weights: list[Path] | None = None,
     token_length: int | None = None,
-    strides: list[int] = [2],  # noqa: B006 - never changed; a list is what the option takes
+    strides: list[int] | None = None,
     mode: Literal["words", "tokens"] = "words",
     markers: bool = False,
     overlay: bool = True,
     npy: bool = False,
     steps: list[int] | None = None,
     protocol: str = "latent_match",
+    average: bool = False,
+    fusion: Literal["mean", "daam"] | None = None,
+    shares: bool = False,
     layers: list[str] | None = None,
     head: int | None = None,
     device: str = "cpu",
@@ -44,34 +47,48 @@ def maps(
             without an official VPD
             referring checkpoint
         token_length: tokens of a sentence, with weights
-        strides: on the latent grid; 2 means maps of half its side
+        strides: on the latent grid; 2 means maps of half its side. Without it 2, or 1, the finest,
+            for daam
         mode: words (the tokens of a word averaged) or tokens (each for itself)
         markers: maps of the start, the end and the padding too
         overlay: over the image in grey; otherwise the bare maps
         npy: also write each map array, [words or tokens, h, w], as NAME.maps-sSTRIDE-tSTEP.npy
         steps: timesteps of the noise, one row each; without them the model's own protocol is used
         protocol: where that noise goes and what the U-Net is told
+        average: one row, averaged over the steps
+        fusion: mean (the layers of a stride averaged) or daam (all layers fused on the finest
+            grid); the model's own by default
+        shares: each token's share among those of the sentence, at every pixel
         layers: exactly these cross-attention layers instead of the average over all
         head: one attention head instead of the average over all
         device: cpu, cuda or cuda:N
         dtype: precision of the networks
     """
     from vpd.cli.models import foundation_or_refer
-    from vpd.tasks.maps import at_timestep, attention_maps, own_noise
+    from vpd.tasks.maps import at_timestep, attention_maps, own_fusion, own_noise
     from vpd.viz import maps_figure
 
     network = foundation_or_refer(model, weights, device, dtype, token_length)
+    fusion = fusion or own_fusion(network)
     own = own_noise(network)
-    specs = [own] if steps is None else [at_timestep(protocol, t, own) for t in steps]
+    if average and steps is None:
+        raise ValueError("average is over steps, got none")
+    specs: list[Any] = [None]
+    if steps is not None:
+        specs = [at_timestep(protocol, t, own) for t in steps]
+    if average:
+        specs = [specs]
     found = [
         attention_maps(
             network,
             image,
             text,
-            strides=strides,
+            strides=strides or ([1] if fusion == "daam" else [2]),
             mode=mode,
             markers=markers,
             noise=spec,
+            fusion=fusion,
+            shares=shares,
             layers=layers,
             head=head,
         )
@@ -83,6 +100,7 @@ def maps(
     rows = [
         {
             "noise": one.noise.to_dict(),
+            "averaged_with": [noise.to_dict() for noise in one.others],
             "shapes": {str(stride): list(array.shape) for stride, array in one.maps.items()},
         }
         for one in found
@@ -104,7 +122,8 @@ def _write_arrays(found: list[Any], out: Path, stem: str) -> list[Path]:
 
     files = []
     for one in found:
-        step = one.noise.noise_t if one.noise.adds_noise else one.noise.timestep
+        every = (one.noise, *one.others)
+        step = "+".join(str(n.noise_t if n.adds_noise else n.timestep) for n in every)
         for stride, array in one.maps.items():
             files.append(out / f"{stem}.maps-s{stride}-t{step}.npy")
             with atomic_write(files[-1]) as file:

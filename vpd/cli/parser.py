@@ -42,8 +42,9 @@ def build(name: str, function: Callable[..., Any]) -> Parser:
     """The parser of a command.
 
     A keyword-only parameter is an option, any other is positional; a bool is a switch (``--x``,
-    ``--no-x``); a list takes several values; the fields of a dataclass named ``config`` are options
-    themselves, those of another one ``--name.field``.
+    ``--no-x``), one that is None by default takes ``true`` or ``false``; a list takes several
+    values, numbers also with commas between them; the fields of a dataclass named ``config`` are
+    options themselves, those of another one ``--name.field``.
     """
     doc = inspect.getdoc(function) or ""
     about, help_texts = doc.split("\nArgs:")[0].strip(), _argument_help(doc)
@@ -74,7 +75,7 @@ def parse(name: str, function: Callable[..., Any], argv: list[str]) -> tuple[dic
         SystemExit: After ``--help`` or ``--print_config``.
     """
     parser = build(name, function)
-    values = dict(vars(parser.instantiate(parser.parse_args(argv))))
+    values = dict(vars(parser.instantiate(parser.parse_args(_uncommaed(function, argv)))))
     as_json = bool(values.pop("json"))
     values.pop("config")
     hints = typing.get_type_hints(function)
@@ -108,13 +109,31 @@ def _add(parser: Parser, parameter: inspect.Parameter, hint: Any, text: str) -> 
     elif named:
         options["required"] = True
     inner = _without_none(hint)
-    if inner is bool:
+    if inner is bool and parameter.default is not None:
         options["action"] = ActionYesNo(no_prefix="no-")
     elif typing.get_origin(inner) in (list, tuple):
         options |= {"type": typing.get_args(inner)[0], "nargs": "+"}
     else:
         options["type"] = hint
     parser.add_argument(name, **options)
+
+
+def _uncommaed(function: Callable[..., Any], argv: list[str]) -> list[str]:
+    """Lists of numbers may be written with commas too: ``--steps 0,100`` is ``--steps 0 100``."""
+    hints = typing.get_type_hints(function)
+    numbers = [n for n, hint in hints.items() if _without_none(hint) in (list[int], list[float])]
+    lists = {"--" + name.replace("_", "-") for name in numbers}
+    words: list[str] = []
+    inside = False
+    for word in argv:
+        option, equals, value = word.partition("=")
+        if word.startswith("--"):
+            inside = option in lists
+            if inside and equals:
+                words += [option, *value.split(",")]
+                continue
+        words += word.split(",") if inside else [word]
+    return words
 
 
 def _without_none(hint: Any) -> Any:

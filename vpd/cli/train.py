@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from vpd.cli.answer import Answer, plain
 from vpd.train import refer
+from vpd.train.distributed import join
 
 
-def train(config: refer.ReferTrainConfig) -> Answer:
+def train(config: refer.ReferTrainConfig) -> Answer | None:
     """Trains a referring segmenter: vpd train --config configs/refer/mini.yaml --data.limit 500.
 
     An interrupted run goes on from its last checkpoint when started again. The trained model is
-    the folder OUT/model.
+    the folder OUT/model. Several processes train together: torchrun --nproc-per-node 4 -m vpd.cli
+    train --config ..., or srun.
     """
-    return trained(refer.train(config), config.out)
+    with join() as processes:
+        metrics = refer.train(config)
+    return trained(metrics, config.out) if processes.first else None
 
 
 def trained(metrics: dict[str, float], out: str) -> Answer:

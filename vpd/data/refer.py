@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from vpd.data.files import read_rgb
 from vpd.data.masks import check_mask_merge, decode_segmentation
 from vpd.data.pickles import load_plain
+from vpd.data.subset import Subset
 
 _COCO = Path("images", "mscoco", "images", "train2014")
 
@@ -131,6 +132,14 @@ def read_instances(path: Path) -> dict[str, Any]:
     return tables
 
 
+def _first(refs: list[dict[str, Any]], subset: Subset) -> list[dict[str, Any]]:
+    counts = subset.kept(len(ref["sentences"]) for ref in refs)
+    return [
+        {**ref, "sentences": ref["sentences"][:count]}
+        for ref, count in zip(refs, counts, strict=False)
+    ]
+
+
 class ReferDataset:
     """A split of RefCOCO, RefCOCO+, G-Ref, RefCLEF or Tabletop.
 
@@ -150,6 +159,7 @@ class ReferDataset:
         split_by: whose split; default: unc, unc, umd, unc, vpd in the order of VARIANTS.
         split: train, val, test, testA, testB, ...; see `in_split`.
         mask_merge: see `decode_segmentation`.
+        subset: only the first sentences or refs of the split.
 
     Raises:
         FileNotFoundError: if a file of the data set is missing.
@@ -163,6 +173,7 @@ class ReferDataset:
         split_by: str | None = None,
         split: str = "val",
         mask_merge: str = "union",
+        subset: Subset | None = None,
     ):
         known, self.split_by = variant(name, split_by)
         check_mask_merge(mask_merge)
@@ -176,6 +187,8 @@ class ReferDataset:
         if not chosen:
             there = ", ".join(sorted({str(r["split"]) for r in raw}))
             raise ValueError(f"{refs_path}: expected split {split!r}, found only: {there}")
+        if subset is not None:
+            chosen = _first(chosen, subset)
         self._read_tables(read_instances(self._instances_path), {r["image_id"] for r in chosen})
         self.refs = [self._ref(r) for r in chosen]
         self.pairs = [(ref, sentence) for ref in self.refs for sentence in ref.sentences]

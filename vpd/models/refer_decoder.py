@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vpd._load import core
-from vpd.nn import CoreModule
+from vpd.nn import BatchNormGroup, CoreModule
 
 __all__ = ["ReferDecoder", "ReferDecoderConfig"]
 
@@ -41,6 +41,10 @@ class ReferDecoder(CoreModule[ReferDecoderConfig]):
         torch.Size([1, 2, 32, 32])
     """
 
+    batch_norm_group: BatchNormGroup | None = None
+    """Processes whose rows are normalised together in training mode; see
+    :func:`vpd.nn.synchronize_batch_norm`."""
+
     def __init__(
         self, config: ReferDecoderConfig, *, generator: torch.Generator | None = None
     ) -> None:
@@ -62,4 +66,6 @@ class ReferDecoder(CoreModule[ReferDecoderConfig]):
         Raises:
             ValueError: A number of maps or channels other than the config's.
         """
-        return self._core.forward(self.core_tensors(), list(features), self.training)
+        return self._core.forward(
+            self.core_tensors(), list(features), self.training, self.batch_norm_group
+        )

@@ -65,6 +65,11 @@ class Taps:
     (bilinear) to each stride asked for."""
     map_grad: Literal["detach", "full"] = "detach"
     """``detach``: maps carry no gradient, as in VPD's published training; ``full``: they do."""
+    fusion: Literal["mean", "daam"] = "mean"
+    """How layers become one map. ``mean``: the layers of a stride are averaged. ``daam``
+    (:mod:`vpd.daam`): all selected layers but those of the coarsest grid (where named in
+    ``layers`` too), each head's map resized to the finest grid, cut off below zero and averaged
+    there; the result is average-pooled to each stride asked for, 1 being the finest."""
     per_head: bool = False
     """Maps of each head, [B, heads, N, h, w]: holds heads times the memory of the averaged map."""
     layers: tuple[str, ...] | None = None
@@ -79,11 +84,15 @@ class Taps:
     block_outputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.map_grad not in ("detach", "full"):
-            raise ValueError(f"Taps.map_grad must be 'detach' or 'full', got {self.map_grad!r}")
+        for name, allowed in (("map_grad", ("detach", "full")), ("fusion", ("mean", "daam"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"Taps.{name} must be one of {allowed}, got {getattr(self, name)!r}"
+                )
 
     def _core(self) -> Any:
         fields = {**asdict(self), "map_grad": self.map_grad == "full"}
+        fields["fusion"] = getattr(core.MapFusion, self.fusion)
         fields["layers"] = list(self.layers or ())
         fields["tokens"] = list(self.tokens or ())
         return core.UNetTaps(**fields)
@@ -99,10 +108,13 @@ class UNetOutput:
     """(F1, F2, F3, F4), fine to coarse, without maps; empty when not asked for."""
     attention: dict[int, Tensor]
     """Stride -> [B, N, h/stride, w/stride] ([B, heads, N, ...] with ``per_head``): probabilities,
-    averaged over heads and
-    layers; they sum to 1 over tokens at every pixel."""
+    averaged over heads and layers; they sum to 1 over tokens at every pixel (with ``fusion="daam"``
+    nearly so)."""
     blocks: dict[str, Tensor] = field(default_factory=dict)
     """``"output_blocks.5:input"`` -> tensor."""
+    stem_rows: int = 0
+    """How many rows went through what comes before the first cross-attention: those of one latent
+    and timestep share it."""
 
     def pyramid(self) -> tuple[Tensor, ...]:
         """VPD's hierarchical maps, fine to coarse: each level's features with its averaged maps
@@ -183,8 +195,8 @@ class UNet(CoreModule[UNetConfig]):
             timesteps: An int, int64 [B] or float [B].
             context: [B, N, context_dim], one row of token states per output row.
             image_index: int64 [B], which latent each row looks at. Without it, I == B or I == 1.
-                What does not depend on
-                the row (one timestep, text not met yet) is then computed once per image.
+                What comes before the first cross-attention is then computed once for each
+                latent and timestep.
             context_mask: bool [B, N], True = attend. Every row must attend to something.
             time_bias: [B, 4 * model_channels], added to the time embedding.
             control: Attention control for editing; only None is supported so far.
@@ -209,7 +221,7 @@ class UNet(CoreModule[UNetConfig]):
             taps._core(),
             getattr(core.Recompute, self.recompute),
         )
-        return UNetOutput(out.noise, tuple(out.features), out.attention, out.blocks)
+        return UNetOutput(out.noise, tuple(out.features), out.attention, out.blocks, out.stem_rows)
 
 
 def feature_dims(

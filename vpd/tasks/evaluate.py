@@ -6,21 +6,30 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import islice
+from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from vpd.images import to_network
 from vpd.protocol import PRESETS, NoiseSpec
 from vpd.tasks.refer import ReferSegmenter
 from vpd.tasks.refer_scores import Row, Scores
-from vpd.tasks.samples import Question, SamplePicture, first, refer_samples
+from vpd.tasks.samples import (
+    Question,
+    ReferSamples,
+    SamplePicture,
+    first,
+    groups,
+    refer_samples,
+)
 
-__all__ = ["COLUMNS", "Evaluation", "evaluate_refer", "under"]
+__all__ = ["COLUMNS", "Evaluation", "evaluate_refer", "scored", "under"]
 
 COLUMNS = ("P@0.5", "P@0.6", "P@0.7", "P@0.8", "P@0.9", "oIoU", "mIoU", "pick")
 
@@ -60,6 +69,7 @@ class Evaluation:
         lines = [
             f"{p['data']} {p['split']}: {p['sentences']} sentences about {p['images']} images, "
             f"{p['image_size']} px, protocol {p['preset']}",
+            *_unusual(p),
             f"{'':<26}" + "".join(f"{name:>8}" for name in (*COLUMNS, "n")),
         ]
         for prefix, name in self._rows():
@@ -84,6 +94,15 @@ class Evaluation:
                 yield f"{kind}/", "empty sentence" if kind == "text_blind" else f"  {kind}"
 
 
+_USUAL = {"text_adapter": True, "image_norm": "half", "attn_fusion": "mean", "attn_t_ensemble": []}
+
+
+def _unusual(protocol: dict[str, Any]) -> list[str]:
+    """What differs from VPD's choices, as a line."""
+    found = [f"{k}: {protocol[k]}" for k, usual in _USUAL.items() if protocol[k] != usual]
+    return [", ".join(found)] if found else []
+
+
 _FLOORS = {
     "random": "floor: any object",
     "head": "floor: head phrase only",
@@ -94,10 +113,24 @@ _FLOORS = {
 }
 
 
-def under(model: ReferSegmenter, noise: NoiseSpec) -> ReferSegmenter:
-    """The same model, sharing its weights, under another noise protocol."""
+def under(
+    model: ReferSegmenter,
+    noise: NoiseSpec | None = None,
+    *,
+    image_norm: Literal["half", "none"] | None = None,
+    text_adapter: bool | None = None,
+    attn_t_ensemble: Sequence[int] | None = None,
+) -> ReferSegmenter:
+    """The same model, sharing its weights, under another noise protocol or with parts of what
+    surrounds the networks switched; None leaves a choice as it is."""
+    chosen: dict[str, Any] = {
+        "noise": noise,
+        "image_norm": image_norm,
+        "text_adapter": text_adapter,
+        "attn_t_ensemble": None if attn_t_ensemble is None else tuple(attn_t_ensemble),
+    }
     twin = copy.copy(model)
-    twin.config = replace(model.config, noise=noise)
+    twin.config = replace(model.config, **{k: v for k, v in chosen.items() if v is not None})
     return twin
 
 
@@ -110,6 +143,7 @@ def evaluate_refer(
     text_blind: bool = False,
     limit: int | None = None,
     progress: bool = True,
+    group: dist.ProcessGroup | None = None,
 ) -> Evaluation:
     """Scores every (object, sentence) pair of a split (specification of LAVT and VPD: see
     :mod:`vpd.metrics`).
@@ -127,6 +161,9 @@ def evaluate_refer(
             (``text_blind/...``).
         limit: Only the first so many pictures.
         progress: Show a bar.
+        group: Processes of ``torch.distributed`` that share the work: each scores some of the
+            pictures, and all return the scores of all. Every one calls this with the same
+            arguments.
 
     Raises:
         ValueError: ``batch`` or ``limit`` below 1.
@@ -139,51 +176,73 @@ def evaluate_refer(
     source = refer_samples(samples)
     count = min(len(source), limit or len(source))
     scores, blind = Scores(), Scores()
+    rank, size = (0, 1) if group is None else (group.rank(), group.size())
+    # Whole groups are shared out: the passes are those of one process.
+    own = islice(groups(first(source, limit), batch), rank, None, size)
     training, seconds = model.training, 0.0
     model.eval()
     try:
         with tqdm(
             total=count, desc=f"{source.name} {source.split}", unit="image", disable=not progress
         ) as bar:
-            for group in _groups(first(source, limit), batch):
+            for pictures in own:
                 start = time.perf_counter()
-                latents = _encode(model, group)
+                latents = _encode(model, pictures)
                 seconds += time.perf_counter() - start
-                for rows in _chunks(group, batch):
+                for rows in _chunks(pictures, batch):
                     start = time.perf_counter()
                     logits = _logits(model, latents, rows)
                     seconds += time.perf_counter() - start
-                    scores.score(group, rows, logits)
+                    scores.score(pictures, rows, logits)
                 if text_blind:
-                    _score_blind(blind, model, group, latents, batch)
-                bar.update(len(group))
+                    _score_blind(blind, model, pictures, latents, batch)
+                bar.update(len(pictures) * size)
     finally:
         model.train(training)
+    if group is not None:
+        scores, blind, seconds = _together(group, scores, blind, seconds)
+    return scored(model, source, scores, blind if text_blind else None, limit, seconds)
+
+
+def _together(
+    group: dist.ProcessGroup, scores: Scores, blind: Scores, seconds: float
+) -> tuple[Scores, Scores, float]:
+    """What all processes have counted, and their time, in the same order everywhere."""
+    found: list[Any] = [None] * group.size()
+    dist.all_gather_object(found, (scores, blind, seconds), group=group)
+    scores, blind = Scores(), Scores()
+    for one, empty, _ in found:
+        scores.merge(one)
+        blind.merge(empty)
+    return scores, blind, sum(seconds for *_, seconds in found)
+
+
+def scored(
+    model: ReferSegmenter,
+    source: ReferSamples,
+    scores: Scores,
+    blind: Scores | None,
+    limit: int | None,
+    seconds: float,
+) -> Evaluation:
+    """What was counted for a model under its own protocol, with all that it is read against.
+
+    Args:
+        blind: Scores of the empty sentence, if it was asked.
+        seconds: Of all pictures together.
+    """
     metrics = scores.compute()
-    if text_blind:
+    if blind is not None:
         metrics |= {f"text_blind/{name}": value for name, value in blind.overall().items()}
     metrics |= {f"floor/{name}": value for name, value in source.floors(limit).items()}
+    images = min(len(source), limit or len(source))
     protocol = _protocol(model) | {
         "data": source.name,
         "split": source.split,
-        "images": count,
+        "images": images,
         "sentences": int(metrics["n"]),
     }
-    return Evaluation(metrics, protocol, seconds / max(count, 1))
-
-
-def _groups(pictures: Iterator[SamplePicture], batch: int) -> Iterator[list[SamplePicture]]:
-    """Pictures whose sentences fill a batch."""
-    group: list[SamplePicture] = []
-    rows = 0
-    for picture in pictures:
-        if group and rows + len(picture.questions) > batch:
-            yield group
-            group, rows = [], 0
-        group.append(picture)
-        rows += len(picture.questions)
-    if group:
-        yield group
+    return Evaluation(metrics, protocol, seconds / max(images, 1))
 
 
 def _chunks(group: list[SamplePicture], batch: int) -> Iterator[list[Row]]:
@@ -229,6 +288,10 @@ def _protocol(model: ReferSegmenter) -> dict[str, Any]:
         "image_size": config.image_size,
         "token_length": config.token_length,
         "text_adapter": config.text_adapter,
+        "image_norm": config.image_norm,
+        "attention": list(config.map_strides),
+        "attn_fusion": config.attn_fusion,
+        "attn_t_ensemble": list(config.attn_t_ensemble),
         "scale_factor": config.scale_factor,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": model.device.type,

@@ -14,6 +14,7 @@ from torch import Tensor
 from vpd.data.tabletop import TARGET_PX, TabletopSplit
 from vpd.images import to_network
 from vpd.models.unet import Taps
+from vpd.noise import encode_pixels
 from vpd.protocol import NoiseSpec
 from vpd.tasks.evaluate import preset_name
 from vpd.tasks.foundation import Foundation
@@ -22,6 +23,7 @@ from vpd.tasks.maps import (
     at_timestep,
     attention_maps,
     context,
+    image_norm,
     noisy_latents,
     own_noise,
 )
@@ -258,7 +260,7 @@ def _heat(
     side = model.config.image_size
     pixels = torch.cat([to_network(split.images[i], side) for i in scenes.tolist()])
     pixels, index = pixels.to(weight.device), torch.from_numpy(places).to(weight.device)
-    posterior = model.vae.encode(pixels.to(weight.dtype))
+    posterior = encode_pixels(model.vae, pixels, NoiseSpec(), None, image_norm(model))
     states = context(model, named.ids[rows])
     taps = Taps(features=False, attention=tuple(strides))
     size = (named.targets.shape[-2], named.targets.shape[-1])

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vpd.daam import normalize, prompt_tokens
 from vpd.images import read_image, to_network
 from vpd.models.autoencoder import Posterior
 from vpd.models.unet import Taps
-from vpd.noise import add_noise_to_latents, add_noise_to_pixels, image_key
+from vpd.noise import encode_pixels, image_key, latents_under
 from vpd.protocol import NoiseSpec
 from vpd.tasks.foundation import Foundation
 from vpd.tasks.refer import ReferSegmenter
@@ -25,7 +26,8 @@ __all__ = ["AttentionMaps", "attention_maps"]
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """Cross-attention maps of one sentence over one image, at one timestep."""
+    """Cross-attention maps of one sentence over one image, at one timestep or averaged over
+    several."""
 
     image: np.ndarray
     """uint8 [H, W, 3], as it came."""
@@ -37,7 +39,31 @@ class AttentionMaps:
     over its tokens."""
     noise: NoiseSpec
     part: str = ""
-    """The layer and head they are from, a line each, where they are not the average over all."""
+    """What else they are, a line each: a single layer or head, attribution maps, shares."""
+    others: tuple[NoiseSpec, ...] = ()
+    """Protocols besides ``noise`` that they are averaged over."""
+
+    @property
+    def step(self) -> str:
+        """Their noise and what the U-Net was told of it, as a figure says it."""
+        every = (self.noise, *self.others)
+        told = "t = " + ", ".join(dict.fromkeys(str(noise.timestep) for noise in every))
+        if any(n.adds_noise and n.timestep != n.noise_t for n in every):
+            told = "noise " + ", ".join(str(noise.noise_t) for noise in every) + f"\n{told}"
+        return f"mean of\n{told}" if self.others else told
+
+    def expanded(self, stride: int | None = None, *, absolute: bool = False) -> np.ndarray:
+        """The maps at the size of the image, float32 [labels, H, W]: see :func:`vpd.daam.expand`.
+
+        Args:
+            stride: Which maps; the finest if None.
+            absolute: Probabilities; otherwise each map goes from 0 to 1.
+        """
+        from vpd.daam import expand
+
+        maps = torch.from_numpy(self.maps[min(self.maps) if stride is None else stride])
+        size = (self.image.shape[0], self.image.shape[1])
+        return expand(maps[None], size, absolute=absolute)[0].numpy()
 
     def show(self) -> Any:
         """A figure with one row per stride and one column per label; notebooks draw it."""
@@ -62,26 +88,34 @@ def attention_maps(
     image: Any,
     text: str,
     *,
-    strides: Sequence[int] = (2, 4),
+    strides: Sequence[int] | None = None,
     mode: Literal["words", "tokens"] = "words",
     markers: bool = False,
-    noise: NoiseSpec | None = None,
+    noise: NoiseSpec | Sequence[NoiseSpec] | None = None,
+    fusion: Literal["mean", "daam"] | None = None,
+    shares: bool = False,
     selector: str = "up_cross+down_cross",
     layers: Sequence[str] | None = None,
     head: int | None = None,
 ) -> AttentionMaps:
-    """Runs the U-Net once and reads its cross-attention.
+    """Runs the U-Net once per noise protocol and reads its cross-attention.
 
     Args:
         model: A task model (its text adapter is applied) or a pre-trained foundation without any
             head.
         image: What :func:`vpd.images.read_image` takes.
         text: One sentence.
-        strides: On the latent grid: 2 means maps of half its side.
+        strides: On the latent grid: 2 means maps of half its side. By default 2 and 4; 1, the
+            finest, for ``daam``.
         mode: ``words``: the tokens of a word averaged; ``tokens``: each for itself.
         markers: Whether the start, the end and the padding get maps too.
-        noise: Protocol; by default the model's own, for a foundation its clean, scaled latent at
+        noise: Protocol, or several that the maps are averaged over; by default the model's own
+            (those of its ``attn_t_ensemble``), for a foundation its clean, scaled latent at
             timestep 1.
+        fusion: ``mean``: the layers of a stride averaged; ``daam``: all layers fused on the finest
+            grid (:mod:`vpd.daam`); by default the model's own.
+        shares: Give each token its share among those of the sentence, at every pixel:
+            :func:`vpd.daam.normalize`.
         selector: Places averaged over (:class:`vpd.Taps`).
         layers: Exactly these layers instead (:meth:`vpd.UNet.attention_layers`).
         head: One head instead of the average over heads.
@@ -95,7 +129,10 @@ def attention_maps(
     if not text.strip():
         raise ValueError("the sentence is empty: say what to look for")
     config = model.config
-    noise = noise or own_noise(model)
+    noises = _noises(model, noise)
+    fusion = fusion or own_fusion(model)
+    if strides is None:
+        strides = (1,) if fusion == "daam" else (2, 4)
     picture = read_image(image)
     tokens = tokenize(text, config.token_length)
     groups = _groups(text, tokens.ids[0], mode, markers)
@@ -104,6 +141,7 @@ def attention_maps(
     taps = Taps(
         features=False,
         attention=tuple(strides),
+        fusion=fusion,
         selector=selector,
         layers=tuple(layers) if layers is not None else None,
         per_head=head is not None,
@@ -111,17 +149,44 @@ def attention_maps(
     device = next(model.parameters()).device
     with torch.inference_mode():
         pixels = to_network(picture, config.image_size).to(device)
-        latents = noisy_latents(model, pixels, noise)
         states = context(model, tokens.ids)
-        attention = model.unet(latents, noise.timestep, states, taps=taps).attention
-    if head is not None:
-        attention = {stride: _one_head(maps, head) for stride, maps in attention.items()}
+        passes = []
+        for one in noises:
+            latents = noisy_latents(model, pixels, one)
+            passes.append(model.unet(latents, one.timestep, states, taps=taps).attention)
+        found = {s: torch.stack([maps[s] for maps in passes]).mean(0).float() for s in strides}
+        if head is not None:
+            found = {stride: _one_head(maps, head) for stride, maps in found.items()}
+        if shares:
+            counted = prompt_tokens(tokens)
+            found = {stride: normalize(maps, counted) for stride, maps in found.items()}
     maps = {
-        stride: np.stack([all_[0, list(columns)].mean(0) for _, columns in groups])
-        for stride, all_ in ((s, m.float().cpu().numpy()) for s, m in sorted(attention.items()))
+        stride: np.stack([every[0, list(columns)].mean(0) for _, columns in groups])
+        for stride, every in ((s, found[s].cpu().numpy()) for s in sorted(found))
     }
     labels = tuple(label for label, _ in groups)
-    return AttentionMaps(picture, text, labels, maps, noise, _part(layers, head))
+    part = _part(fusion, shares, layers, head)
+    return AttentionMaps(picture, text, labels, maps, noises[0], part, noises[1:])
+
+
+def _noises(
+    model: ReferSegmenter | Foundation, noise: NoiseSpec | Sequence[NoiseSpec] | None
+) -> tuple[NoiseSpec, ...]:
+    """The protocols that maps are averaged over."""
+    if isinstance(noise, NoiseSpec):
+        return (noise,)
+    if noise is not None:
+        if not noise:
+            raise ValueError("expected at least one noise protocol, got none")
+        return tuple(noise)
+    if isinstance(model, ReferSegmenter) and model.config.attn_t_ensemble:
+        return model.config.noises[1:]
+    return (own_noise(model),)
+
+
+def own_fusion(model: ReferSegmenter | Foundation) -> Literal["mean", "daam"]:
+    """How a model's decoder sees maps; a foundation has none."""
+    return model.config.attn_fusion if isinstance(model, ReferSegmenter) else "mean"
 
 
 def own_noise(model: ReferSegmenter | Foundation) -> NoiseSpec:
@@ -129,6 +194,11 @@ def own_noise(model: ReferSegmenter | Foundation) -> NoiseSpec:
     if isinstance(model, ReferSegmenter):
         return model.config.noise
     return NoiseSpec(latent_scale=model.config.scale_factor)
+
+
+def image_norm(model: ReferSegmenter | Foundation) -> Literal["half", "none"]:
+    """How a model's autoencoder sees images."""
+    return model.config.image_norm if isinstance(model, ReferSegmenter) else "half"
 
 
 def at_timestep(protocol: str, t: int, like: NoiseSpec) -> NoiseSpec:
@@ -140,9 +210,7 @@ def at_timestep(protocol: str, t: int, like: NoiseSpec) -> NoiseSpec:
 def context(model: ReferSegmenter | Foundation, ids: Tensor) -> Tensor:
     """What the U-Net attends to for token ids [B, N]: a task model's text adapter is applied."""
     states = model.text(ids.to(next(model.parameters()).device)).hidden
-    if isinstance(model, ReferSegmenter) and model.config.text_adapter:
-        return model.adapter(states)
-    return states
+    return model.context(states) if isinstance(model, ReferSegmenter) else states
 
 
 def noisy_latents(
@@ -157,19 +225,17 @@ def noisy_latents(
     protocol changes their pixels.
     """
     keys = [image_key(row) for row in pixels]
-    dtype = next(model.unet.parameters()).dtype
-    seen = add_noise_to_pixels(pixels, noise, keys)
-    if posterior is None or seen is not pixels:
-        posterior = model.vae.encode(seen.to(dtype))
-    latents = posterior.mode() if noise.latent_mode == "mode" else posterior.sample()
-    latents = add_noise_to_latents(latents, noise, model.config.scale_factor, keys)
-    return latents * noise.latent_scale
+    if posterior is None or (noise.noise_space == "pixel" and noise.adds_noise):
+        posterior = encode_pixels(model.vae, pixels, noise, keys, image_norm(model))
+    return latents_under(posterior, noise, model.config.scale_factor, keys)
 
 
-def _part(layers: Sequence[str] | None, head: int | None) -> str:
-    """Block and number of each layer: the rest of its name is the same for all."""
-    lines = [".".join(layer.split(".")[:2]) for layer in layers or ()]
-    return "".join(f"\n{line}" for line in (*lines, *([] if head is None else [f"head {head}"])))
+def _part(fusion: str, shares: bool, layers: Sequence[str] | None, head: int | None) -> str:
+    """Of layers, block and number: the rest of their names is the same for all."""
+    lines = ["DAAM"] * (fusion == "daam") + ["shares"] * shares
+    lines += [".".join(layer.split(".")[:2]) for layer in layers or ()]
+    lines += [] if head is None else [f"head {head}"]
+    return "".join(f"\n{line}" for line in lines)
 
 
 def _one_head(maps: Tensor, head: int) -> Tensor:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any, overload
 
 import torch
@@ -13,43 +13,16 @@ from torch import Tensor, nn
 
 from vpd.images import read_image, to_network
 from vpd.models.adapters import TextAdapter
-from vpd.models.autoencoder import AutoencoderConfig, AutoencoderKL
-from vpd.models.clip_text import CLIPTextConfig, CLIPTextEncoder
+from vpd.models.autoencoder import AutoencoderKL
+from vpd.models.clip_text import CLIPTextEncoder
 from vpd.models.refer_decoder import ReferDecoder, ReferDecoderConfig
-from vpd.models.unet import Taps, UNet, UNetConfig, UNetOutput, feature_dims
-from vpd.noise import add_noise_to_latents, add_noise_to_pixels, image_key
-from vpd.protocol import NoiseSpec
+from vpd.models.unet import Taps, UNet, UNetOutput, feature_dims
+from vpd.noise import encode_pixels, image_key, latents_under
+from vpd.tasks.refer_config import ReferConfig
 from vpd.tasks.results import ReferResult, WordMaps
 from vpd.tokens import tokenize
 
 __all__ = ["ReferConfig", "ReferSegmenter"]
-
-
-@dataclass(frozen=True)
-class ReferConfig:
-    """A referring segmenter; the defaults are VPD's on RefCOCO."""
-
-    unet: UNetConfig = field(default_factory=UNetConfig)
-    vae: AutoencoderConfig = field(default_factory=AutoencoderConfig)
-    text: CLIPTextConfig = field(default_factory=CLIPTextConfig)
-    noise: NoiseSpec = field(default_factory=NoiseSpec)
-    image_size: int = 512
-    """Images are resized to this square, aspect not kept."""
-    token_length: int = 40
-    """Tokens of a sentence: 40 for RefCOCO and RefCOCO+, 77 for G-Ref."""
-    hidden: int = 640
-    """Channels of the decoder."""
-    attention: tuple[int, ...] = (2, 4)
-    """Strides on the latent grid whose maps the decoder sees; () for none."""
-    map_scale: float = 1.0
-    """What maps are multiplied with before the decoder. VPD: 1; token_length brings their mean to
-    1."""
-    map_grad: str = "detach"
-    text_adapter: bool = True
-    """Whether token states pass through the text adapter."""
-    scale_factor: float = 0.18215
-    """What the diffusion model's latents were multiplied with when it was trained (1 / their
-    standard deviation)."""
 
 
 class ReferSegmenter(nn.Module):
@@ -66,8 +39,24 @@ class ReferSegmenter(nn.Module):
         self.text = CLIPTextEncoder(config.text)
         self.unet = UNet(config.unet)
         self.adapter = TextAdapter(config.unet.context_dim)
-        dims = feature_dims(self.unet.feature_channels, config.token_length, config.attention)
+        self._check_strides()
+        dims = feature_dims(self.unet.feature_channels, config.token_length, config.map_strides)
         self.decoder = ReferDecoder(ReferDecoderConfig(dims=dims, hidden=config.hidden))
+
+    def _check_strides(self) -> None:
+        config = self.config
+        own = {stride for _, place, stride in self.unet.attention_layers() if place != "mid"}
+        grids = f"this U-Net has cross-attention at strides {sorted(own)} of its latent grid"
+        if config.attn_fusion == "daam":
+            if not own & set(config.map_strides):
+                raise ValueError(f"attn_fusion=daam leaves out the coarsest grid, and {grids}")
+            return
+        lacking = sorted(set(config.attention) - own)
+        if lacking:
+            raise ValueError(
+                f"attention: {grids}, got {lacking[0]}; attn_fusion=daam brings maps to grids "
+                "without"
+            )
 
     @property
     def device(self) -> torch.device:
@@ -80,22 +69,25 @@ class ReferSegmenter(nn.Module):
     def encode_image(self, image: Tensor, keys: Sequence[str] | None = None) -> Tensor:
         """Latents the U-Net sees, under the config's noise protocol, without gradient.
 
+        Noise is paired: an image meets the same at every timestep of ``attn_t_ensemble``.
+
         Args:
             image: [I, 3, H, W] in [-1, 1].
             keys: One id per image, which its noise is drawn from; a hash of the pixels if None.
 
         Returns:
-            [I, C, h, w].
+            [I, C, h, w]; with an ``attn_t_ensemble`` of T timesteps [I, 1 + T, C, h, w], theirs
+            behind the protocol's own.
         """
-        spec = self.config.noise
+        config, posterior, found = self.config, None, []
         with torch.no_grad():
-            if spec.adds_noise and keys is None:
+            if keys is None and any(spec.adds_noise for spec in config.noises):
                 keys = [image_key(row) for row in image]
-            image = add_noise_to_pixels(image, spec, keys).to(self.dtype)
-            posterior = self.vae.encode(image)
-            latents = posterior.mode() if spec.latent_mode == "mode" else posterior.sample()
-            latents = add_noise_to_latents(latents, spec, self.config.scale_factor, keys)
-            return latents * spec.latent_scale
+            for spec in config.noises:
+                if posterior is None or spec.noise_space == "pixel":
+                    posterior = encode_pixels(self.vae, image, spec, keys, config.image_norm)
+                found.append(latents_under(posterior, spec, config.scale_factor, keys))
+            return torch.stack(found, dim=1) if config.attn_t_ensemble else found[0]
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Token states [B, token_length, C] of sentences, without gradient. Padding is attended,
@@ -104,15 +96,58 @@ class ReferSegmenter(nn.Module):
         with torch.no_grad():
             return self.text(ids.to(self.device)).hidden
 
+    def context(self, states: Tensor) -> Tensor:
+        """What the U-Net attends to: token states [B, N, C], through the text adapter if it is in
+        use."""
+        return self.adapter(states) if self.config.text_adapter else states
+
     def features(
-        self, latents: Tensor, states: Tensor, image_index: Tensor | None = None
+        self,
+        latents: Tensor,
+        states: Tensor,
+        image_index: Tensor | None = None,
+        timesteps: int | Tensor | None = None,
     ) -> UNetOutput:
-        """The U-Net's features and maps for latents [I, C, h, w] and token states [B, N, C]."""
-        context = self.adapter(states) if self.config.text_adapter else states
-        taps = Taps(attention=self.config.attention, map_grad=self.config.map_grad)  # type: ignore[arg-type]
-        return self.unet(
-            latents, self.config.noise.timestep, context, image_index=image_index, taps=taps
+        """The U-Net's features and maps for latents of :meth:`encode_image` and token states
+        [B, N, C], at int64 [B] timesteps or one; that of the config's noise protocol if None.
+        (The timesteps of an ``attn_t_ensemble`` are the config's anyhow.)"""
+        return self.attend(latents, self.context(states), image_index, timesteps)
+
+    def attend(
+        self,
+        latents: Tensor,
+        context: Tensor,
+        image_index: Tensor | None = None,
+        timesteps: int | Tensor | None = None,
+    ) -> UNetOutput:
+        """:meth:`features` of what :meth:`context` returned."""
+        if timesteps is None:
+            timesteps = self.config.noise.timestep
+        config = self.config
+        taps = Taps(
+            attention=config.map_strides,
+            fusion=config.attn_fusion,
+            map_grad=config.map_grad,  # type: ignore[arg-type]
         )
+        if not config.attn_t_ensemble:
+            return self.unet(latents, timesteps, context, image_index=image_index, taps=taps)
+        own, *others = latents.unbind(1)
+        # Maps come first: nothing of the pass for the features has to be kept meanwhile.
+        maps = [
+            self._maps(other, spec.timestep, context, image_index, replace(taps, features=False))
+            for other, spec in zip(others, config.noises[1:], strict=True)
+        ]
+        means = {s: torch.stack([one[s] for one in maps]).mean(0) for s in taps.attention}
+        taps = replace(taps, attention=())
+        out = self.unet(own, timesteps, context, image_index=image_index, taps=taps)
+        return replace(out, attention=means)
+
+    def _maps(
+        self, latents: Tensor, timestep: int, context: Tensor, index: Tensor | None, taps: Taps
+    ) -> dict[int, Tensor]:
+        """Maps alone; without gradient where they carry none anyway, so that nothing is kept."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and taps.map_grad == "full"):
+            return self.unet(latents, timestep, context, image_index=index, taps=taps).attention
 
     def decode(self, out: UNetOutput, size: tuple[int, int]) -> Tensor:
         """Raw two-class scores [B, 2, *size] (background, object) from the U-Net's output."""

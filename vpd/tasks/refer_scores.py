@@ -40,6 +40,13 @@ class Scores:
                 pick = self._pick.setdefault(prefix, PickScore())
                 pick.update(logits, instances, question.target)
 
+    def merge(self, other: Scores) -> None:
+        """Adds what another one counted."""
+        for prefix, refer in other._refer.items():
+            self._refer.setdefault(prefix, ReferMetrics()).merge(refer)
+        for prefix, pick in other._pick.items():
+            self._pick.setdefault(prefix, PickScore()).merge(pick)
+
     def overall(self) -> dict[str, float]:
         return self._of("")
 

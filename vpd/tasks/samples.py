@@ -3,7 +3,7 @@ it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol
@@ -11,9 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from vpd.data.refer import Ref, ReferDataset
+from vpd.data.subset import Subset
 from vpd.data.tabletop import TabletopSplit, expressions_for, floors
 
-__all__ = ["Question", "ReferSamples", "SamplePicture", "refer_samples"]
+__all__ = ["Question", "ReferSamples", "SamplePicture", "first", "groups", "refer_samples"]
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,14 @@ class ReferSamples(Protocol):
         ...
 
 
-def refer_samples(source: Any) -> ReferSamples:
-    """Samples from a :class:`vpd.data.ReferDataset`, a Tabletop split, or samples themselves."""
+def refer_samples(source: Any, subset: Subset | None = None) -> ReferSamples:
+    """Samples from a :class:`vpd.data.ReferDataset`, a Tabletop split, or samples themselves.
+
+    Args:
+        subset: Of a Tabletop split, its first sentences only. (A data set on disk has its own.)
+    """
     if isinstance(source, TabletopSplit):
-        return TabletopSamples(source)
+        return TabletopSamples(source, subset)
     if isinstance(source, ReferDataset):
         return DatasetSamples(source)
     if all(hasattr(source, name) for name in ("name", "split", "floors", "__iter__")):
@@ -73,12 +78,12 @@ class TabletopSamples:
 
     name = "tabletop"
 
-    def __init__(self, source: TabletopSplit) -> None:
+    def __init__(self, source: TabletopSplit, subset: Subset | None = None) -> None:
         if source.name == "pretrain":
             raise ValueError("the split 'pretrain' has captions only; score on 'val' or 'test'")
         self.split = source.name
         self._source = source
-        self._sentences = expressions_for(source)
+        self._sentences = expressions_for(source, subset)
         self._order = [i for i, spoken in enumerate(self._sentences) if spoken]
 
     def __len__(self) -> int:
@@ -141,3 +146,17 @@ class DatasetSamples:
 def first(samples: ReferSamples, limit: int | None) -> Iterator[SamplePicture]:
     """The first ``limit`` pictures, all if None."""
     return islice(iter(samples), limit)
+
+
+def groups(pictures: Iterable[SamplePicture], sentences: int) -> Iterator[list[SamplePicture]]:
+    """Pictures in turn, as many together as have no more than so many sentences; one at least."""
+    group: list[SamplePicture] = []
+    rows = 0
+    for picture in pictures:
+        if group and rows + len(picture.questions) > sentences:
+            yield group
+            group, rows = [], 0
+        group.append(picture)
+        rows += len(picture.questions)
+    if group:
+        yield group

@@ -27,6 +27,13 @@ class ContrastiveStage:
     max_scale: float = 100.0
     """Largest factor on the cosines."""
 
+    def __post_init__(self) -> None:
+        if self.loop.micro_batch is not None:
+            raise ValueError(
+                "the contrastive stage compares every picture with every caption of its batch: "
+                f"it takes no micro_batch, got {self.loop.micro_batch}"
+            )
+
 
 class ContrastiveTraining(pl.LightningModule):
     """Trains both towers.

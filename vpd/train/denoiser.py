@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
@@ -14,6 +13,7 @@ from vpd.losses import epsilon_loss
 from vpd.models.clip_text import CLIPTextEncoder
 from vpd.models.unet import UNet
 from vpd.train.loop import LoopConfig, Resident, adamw, step_generator
+from vpd.train.parts import PartsTraining
 from vpd.train.probes import NOISE_ONLY, Probe, denoising_probe
 from vpd.train.progress import show
 from vpd.viz.page import Picture
@@ -40,7 +40,7 @@ class DenoiserStage:
     val_scenes: int = 256
 
 
-class DenoiserTraining(pl.LightningModule):
+class DenoiserTraining(PartsTraining):
     """Trains text encoder and U-Net.
 
     Args:
@@ -62,7 +62,7 @@ class DenoiserTraining(pl.LightningModule):
         seed: int,
         draw: Callable[[], Picture] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(stage.loop.batch, stage.loop.micro_batch)
         self.text = text
         self.unet = unet
         self._draw = draw
@@ -78,10 +78,10 @@ class DenoiserTraining(pl.LightningModule):
     def setup(self, stage: str) -> None:
         self._data.to(self.device)
 
-    def training_step(self, _: int) -> Tensor:
+    def losses(self, step: int, rows: slice) -> dict[str, Tensor]:
         latents, captions = self._data["latents"], self._data["captions"]
         size, device = self.stage.loop.batch, self.device
-        generator = step_generator(self.seed, self.global_step, device)
+        generator = step_generator(self.seed, step, device)
 
         def uniform() -> Tensor:
             return torch.rand(size, generator=generator, device=device)
@@ -94,15 +94,13 @@ class DenoiserTraining(pl.LightningModule):
         which = torch.randint(captions.shape[1], (size,), generator=generator, device=device)
         empty = (uniform() < self.stage.empty_share)[:, None]
         ids = torch.where(empty, self._data["empty"], captions[scenes, which]).long()
+        clean, noise, t, ids = clean[rows], noise[rows], t[rows], ids[rows]
         noisy = self._schedule.add_noise(clean, noise, t)
         states = self.text(ids).hidden
         predicted = self.unet(noisy, t, states, taps=NOISE_ONLY).noise
         alpha_bar = self._data["alphas_cumprod"][t]
-        loss = epsilon_loss(
-            predicted, noise, alpha_bar, cap=self.stage.weight_cap, reduction="mean"
-        )
-        self.log("loss", loss, prog_bar=True, batch_size=size)
-        return loss
+        loss = epsilon_loss(predicted, noise, alpha_bar, cap=self.stage.weight_cap, reduction="sum")
+        return {"loss": loss / size}
 
     def validation_step(self, _: int) -> None:
         self.log_dict(denoising_probe(self.text, self.unet, self._probe, self.device), batch_size=1)

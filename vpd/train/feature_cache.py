@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vpd.models.unet import UNetOutput
-from vpd.tasks.refer import ReferSegmenter
+from vpd.tasks.refer import ReferConfig, ReferSegmenter
 from vpd.train.refer_table import ReferTable, latents_name
 from vpd.train.row_store import RowStore, digest
 
@@ -22,6 +22,17 @@ __all__ = ["CachedFeatures"]
 log = logging.getLogger("vpd")
 
 _GROUP = 32  # rows of a pass
+
+
+def _map_names(config: ReferConfig) -> list[dict[str, Any]]:
+    """What maps depend on besides. Usual choices are not named: stores made before there were
+    others remain valid."""
+    names: list[dict[str, Any]] = []
+    if config.attn_fusion != "mean":
+        names.append({"fusion": config.attn_fusion})
+    if config.attn_t_ensemble:
+        names.append({"ensemble": [noise.timestep for noise in config.noises[1:]]})
+    return names
 
 
 class CachedFeatures:
@@ -56,14 +67,15 @@ class CachedFeatures:
         config = model.config
         if config.text_adapter:
             raise ValueError("features can be cached without a text adapter only, got one")
-        self._strides = config.attention
+        self._strides = config.map_strides
         self._device = model.device
         self._keys = {sample: table.key(sample) for sample in table.drawn(steps).tolist()}
         name = digest(
             "features 1", latents_name(model), model.text, asdict(config.text),
             model.unet, asdict(config.unet),
-            {"t": config.noise.timestep, "attention": config.attention, "bf16": bf16,
+            {"t": config.noise.timestep, "attention": self._strides, "bf16": bf16,
              "dtype": str(dtype), "device": self._device.type},
+            *_map_names(config),
         )  # fmt: skip
         self.store = RowStore(folder / name, dtype)
         self._fill(model, table, bf16, progress)

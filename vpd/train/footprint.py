@@ -99,14 +99,19 @@ def footprint(config: ReferTrainConfig) -> Footprint:
 
 
 def _batch(config: ReferTrainConfig, model: ReferConfig) -> Batch:
-    rows, size = config.loop.batch, model.image_size
+    rows, size = config.loop.micro_batch or config.loop.batch, model.image_size
     side = size // 2 ** (len(model.vae.ch_mult) - 1)
+    latents = torch.zeros(-(-rows // config.together), model.unet.in_channels, side, side)
+    if model.attn_t_ensemble:
+        latents = torch.stack([latents] * len(model.noises), dim=1)
     return Batch(
-        latents=torch.zeros(rows // config.together, model.unet.in_channels, side, side),
+        latents=latents,
         ids=torch.zeros(rows, config.token_length, dtype=torch.int64),
         masks=torch.zeros(rows, size, size, dtype=torch.int64),
         index=torch.arange(rows) // config.together,
         samples=torch.arange(rows),
+        whole_rows=config.loop.batch,
+        whole_pixels=0,
     )
 
 

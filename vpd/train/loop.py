@@ -17,6 +17,8 @@ from torch import Tensor
 
 from vpd.memory import FreedMemory, set_freed_memory
 from vpd.nn import channels_last
+from vpd.train.distributed import present, same_everywhere, trainer_options
+from vpd.train.parts import Shares
 from vpd.train.progress import CurvesPicture
 from vpd.train.records import Curves, WholeCheckpoints
 
@@ -29,6 +31,11 @@ class LoopConfig:
 
     steps: int = 1000
     batch: int = 16
+    """Rows of a step: the *global* batch, of all processes and passes together."""
+    micro_batch: int | None = None
+    """Rows that a process computes at a time. It goes through its share of the batch in as many
+    passes as that takes, which costs the memory of one; the gradient is that of the whole batch,
+    but batch norms see micro batches. None: the whole share at once."""
     lr: float = 5e-4
     weight_decay: float = 0.01
     beta2: float = 0.999
@@ -51,6 +58,7 @@ class LoopConfig:
         for name in ("steps", "batch", "log_every", "val_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        Shares(self.batch, self.micro_batch)  # refuses what cannot be divided
 
 
 def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -137,17 +145,19 @@ def fit(
     monitor: str | None = None,
 ) -> None:
     """Trains ``module`` for ``config.steps`` steps, going on from ``folder/last.ckpt`` if there is
-    one.
+    one; with the processes of :func:`vpd.train.distributed.join`, if any.
 
     Writes ``last.ckpt`` (and ``best.ckpt`` by the metric ``monitor``), ``metrics.csv``,
     ``curves.png`` and TensorBoard files to ``folder``.
+    The first process alone writes.
     Afterwards the module holds the averaged weights if ``config.ema`` is set.
     """
     folder.mkdir(parents=True, exist_ok=True)
     channels_last(module)
     set_freed_memory(config.freed_memory)
     last = folder / "last.ckpt"
-    if last.exists() and _finished(module, config, last):
+    resumed = same_everywhere(last.exists(), f"whether {last} is there")
+    if resumed and _finished(module, config, last):
         return
     callbacks: list[pl.Callback] = [
         ModelCheckpoint(
@@ -176,18 +186,18 @@ def fit(
     callbacks.append(CurvesPicture())
     if progress:
         callbacks.append(TQDMProgressBar(refresh_rate=max(1, config.log_every // 5)))
-    loggers: list[Logger] = [Curves(folder)]
-    if RequirementCache("tensorboard"):
-        loggers.append(TensorBoardLogger(folder, name="tensorboard", version=""))
+    loggers: list[Logger] = []
+    if present().first:
+        loggers.append(Curves(folder))
+        if RequirementCache("tensorboard"):
+            loggers.append(TensorBoardLogger(folder, name="tensorboard", version=""))
     trainer = pl.Trainer(
-        accelerator="auto",
-        devices=1,
+        **trainer_options(WholeCheckpoints()),
         default_root_dir=folder,
         max_steps=config.steps,
         max_epochs=-1,
         precision=resolve_precision(config.precision),  # type: ignore[arg-type]
         callbacks=callbacks,
-        plugins=[WholeCheckpoints()],
         logger=loggers,
         log_every_n_steps=config.log_every,
         val_check_interval=config.val_every,
@@ -202,7 +212,7 @@ def fit(
         module,
         train_dataloaders=Steps(config.steps),
         val_dataloaders=Steps(1),
-        ckpt_path=last if last.exists() else None,
+        ckpt_path=last if resumed else None,
         weights_only=True,
     )
 

@@ -25,6 +25,7 @@ from vpd.tasks.foundation import Foundation, FoundationConfig
 from vpd.tokens import tokenize
 from vpd.train.contrastive import ContrastiveStage, ContrastiveTraining
 from vpd.train.denoiser import DenoiserStage, DenoiserTraining
+from vpd.train.distributed import alone
 from vpd.train.drawn import contact_sheet, drawn_retrieval
 from vpd.train.loop import fit
 from vpd.train.probes import Probe, denoising_probe, make_phrases
@@ -102,7 +103,11 @@ def pretrain(config: PretrainConfig, stage: Literal["all"] | Stage = "all") -> d
 
     Returns:
         The metrics of all stages run so far.
+
+    Raises:
+        ValueError: Several processes, or ``config.out`` holds a run of another config.
     """
+    alone("pre-training")
     out = Path(config.out)
     _pin(out, config)
     run = _Pretraining(config, out)

@@ -33,6 +33,8 @@ class CurvesPicture(pl.Callback):
             self.on_train_end(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
         folder = Path(trainer.default_root_dir)
         path = folder / "metrics.csv"
         if path.exists():

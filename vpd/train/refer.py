@@ -18,9 +18,11 @@ from vpd.tasks import store
 from vpd.tasks.evaluate import evaluate_refer
 from vpd.tasks.refer import ReferSegmenter
 from vpd.tasks.samples import ReferSamples, refer_samples
+from vpd.train.distributed import first_in_turn, group, present, wait
 from vpd.train.feature_cache import CachedFeatures
 from vpd.train.footprint import footprint
 from vpd.train.loop import fit, resolve_precision
+from vpd.train.parts import Shares
 from vpd.train.refer_config import ReferData, ReferTrainConfig, recipe
 from vpd.train.refer_model import build
 from vpd.train.refer_table import Referred, ReferTable, dataset_refs, reproducible, tabletop_refs
@@ -71,7 +73,7 @@ def _cached(
     trained = config.trains_unet or config.lora or config.text_adapter or config.train_text
     if trained or config.feature_cache == "none":
         return None
-    if not reproducible(model.config.noise):
+    if not all(map(reproducible, model.config.noises)):
         log.info("latents are drawn anew for this run, so the U-Net's outputs are not cached")
         return None
     return CachedFeatures(
@@ -89,13 +91,23 @@ def train(config: ReferTrainConfig) -> dict[str, float]:
     """Trains, or goes on from ``config.out/last.ckpt``; writes ``config.out/model``, which
     :func:`vpd.load` reads.
 
+    Within :func:`vpd.train.distributed.join` all processes train together, each with its share of
+    every batch and of the evaluations; the first one writes.
+
     Returns:
         Metrics of the trained model on the validation split.
+
+    Raises:
+        ValueError: A batch that does not divide among the processes, and other mistakes in the
+            config.
     """
     out = Path(config.out)
+    shares = Shares(config.loop.batch, config.loop.micro_batch, present())
+    config = replace(config, progress=config.progress and shares.processes.first)
     model = build(config)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    table, val = _load_data(config, model.to(device))
+    with first_in_turn():
+        table, val = _load_data(config, model.to(device))
     if config.epochs is not None:
         steps = config.epochs * table.steps_per_epoch
         config = replace(config, loop=replace(config.loop, steps=steps))
@@ -105,23 +117,34 @@ def train(config: ReferTrainConfig) -> dict[str, float]:
         "%d objects, %d sentences, %d steps of %d",
         table.count, table.sentences, config.loop.steps, config.loop.batch,
     )  # fmt: skip
-    if cached is None:
-        log.info("%s", footprint(config).table())
+    if cached is None and shares.processes.first:
+        own = replace(config, loop=replace(config.loop, micro_batch=shares.rows))
+        log.info("%s", footprint(own).table())
     best = config.select == "best"
     fit(module, config.loop, out, progress=config.progress, monitor="oIoU" if best else None)
     if best:
         state = torch.load(out / "best.ckpt", weights_only=True, map_location="cpu")["state_dict"]
         module.load_state_dict(state)
-    if config.trains_unet and not config.weights:
-        restore_time_path(model.unet, build(config).unet.to(device), model.config.noise.timestep)
+    told = {noise.timestep for noise in model.config.noises}
+    if config.trains_unet and not config.weights and len(told) == 1:
+        restore_time_path(model.unet, build(config).unet.to(device), told.pop())
     metrics = evaluate_refer(
         model.to(device),
         val,
-        batch=64,
+        batch=config.eval_batch,
         text_blind=True,
         limit=config.data.final_limit,
         progress=config.progress,
+        group=group(),
     ).metrics
+    if shares.processes.first:
+        _save(model, config, metrics)
+    wait()
+    return metrics
+
+
+def _save(model: ReferSegmenter, config: ReferTrainConfig, metrics: dict[str, float]) -> None:
+    out = Path(config.out)
     if config.lora is not None:
         save_lora(model.unet, out / "lora.safetensors")
         merge_lora(model.unet)
@@ -135,4 +158,3 @@ def train(config: ReferTrainConfig) -> dict[str, float]:
         "licence": "Apache-2.0",
     }
     store.save(model.float().cpu(), out / "model", foundation=shipped, card=card)
-    return metrics

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from vpd.lora import LoraConfig
 from vpd.models.unet import Recompute
 from vpd.protocol import NoiseSpec
+from vpd.tasks.refer_config import check_maps
 from vpd.train.loop import LoopConfig
 
 __all__ = ["ReferData", "ReferTrainConfig", "recipe"]
@@ -26,7 +27,12 @@ class ReferData:
     split: str = "train-10k"
     limit: int | None = None
     """Tabletop: only the first scenes of the split."""
+    subset: int | None = None
+    """Only the first sentences (or objects, see ``subset_unit``) of the split, in file order."""
     val_split: str = "val"
+    val_subset: int | None = None
+    """The same of the validation split."""
+    subset_unit: Literal["sentence", "ref"] = "sentence"
     val_limit: int | None = 200
     """Images watched during training."""
     final_limit: int | None = None
@@ -62,14 +68,25 @@ class ReferTrainConfig:
     token_length: int = 24
     hidden: int = 64
     attention: tuple[int, ...] = (2, 4)
+    """Strides on the latent grid whose maps the decoder sees, 1 being the finest; () for none."""
+    attn_fusion: Literal["mean", "daam"] = "mean"
+    """``daam``: one map per token from all layers, on the finest grid (see :mod:`vpd.daam`),
+    average-pooled to every level but the coarsest."""
+    attn_t_ensemble: tuple[int, ...] = ()
+    """Average maps over passes at these timesteps of the noise protocol; features remain those of
+    its own."""
     scale_maps: bool = True
     """Multiply maps by the number of tokens, so that they have the scale of features. VPD does
     not."""
+    protocol: str | None = None
+    """Named noise protocol (:meth:`vpd.NoiseSpec.preset`); None: ``vpd-2023``, or ``noise``."""
+    t: int = 0
+    """Timestep of that protocol, 0 to 999."""
     noise: NoiseSpec | None = None
-    """Noise protocol; None: ``vpd-2023`` with latents at the foundation's scale (see
-    ``scale_latents``)."""
+    """Noise protocol in full, instead of a named one."""
     scale_latents: bool = True
-    """Feed the U-Net latents at the scale it was pre-trained with. VPD does not."""
+    """Feed the U-Net latents at the scale it was pre-trained with, unless ``noise`` gives another
+    one than 1. VPD does not."""
     class_weights: tuple[float, float] = (0.9, 1.1)
     """Of background and object in the cross-entropy."""
     dice_weight: float = 0.2
@@ -85,6 +102,8 @@ class ReferTrainConfig:
     train_text: bool = False
     """Train the text encoder too. VPD does not."""
     text_adapter: bool = True
+    image_norm: Literal["half", "none"] = "half"
+    """``none``: leave the images in [0, 1] instead of [-1, 1]."""
     recompute: Recompute = "none"
     """What the backward computes again instead of keeping it: ``attention`` or ``all`` of the
     U-Net (see :attr:`vpd.UNet.recompute`)."""
@@ -96,16 +115,27 @@ class ReferTrainConfig:
     text_blind: bool = False
     """Empty every sentence of the training data: what can be learnt without reading. Its score is
     ``text_blind/oIoU``."""
+    eval_batch: int = 64
+    """Sentences of a pass when the model is scored; what is too many for the memory matters, no
+    score depends on it."""
     select: Literal["last", "best"] = "last"
     """Which weights are kept: the last, or those with the best oIoU on the watched images (VPD)."""
     seed: int = 0
     progress: bool = True
 
     def __post_init__(self) -> None:
+        if self.protocol is not None:
+            if self.noise is not None:
+                raise ValueError("protocol and noise were both given: choose one")
+            NoiseSpec.preset(self.protocol, noise_t=self.t)  # complains about either
+        elif self.t:
+            raise ValueError("t needs a protocol, e.g. latent_match")
         if self.lora is not None and self.freeze == "optimizer_only":
             raise ValueError(
                 "lora freezes the U-Net's weights: freeze=optimizer_only has no meaning"
             )
+        noise = NoiseSpec.preset(self.protocol) if self.protocol else self.noise or NoiseSpec()
+        check_maps(self.attention, self.attn_fusion, self.attn_t_ensemble, noise)
 
     @property
     def trains_unet(self) -> bool:
@@ -121,6 +151,6 @@ class ReferTrainConfig:
 
 def recipe(config: ReferTrainConfig) -> dict[str, Any]:
     """What determines the result, without where it was made."""
-    found = {k: v for k, v in asdict(config).items() if k not in ("out", "progress")}
+    found = {k: v for k, v in asdict(config).items() if k not in ("out", "progress", "eval_batch")}
     found["data"] = {k: v for k, v in found["data"].items() if k not in ("cache_dir", "workers")}
     return found

@@ -11,6 +11,7 @@ from vpd.nn import channels_last
 from vpd.protocol import NoiseSpec
 from vpd.tasks import store
 from vpd.tasks.foundation import FoundationConfig
+from vpd.tasks.maps import at_timestep
 from vpd.tasks.refer import ReferConfig, ReferSegmenter
 from vpd.train.refer_config import ReferTrainConfig
 
@@ -56,13 +57,20 @@ def _parts(base: FoundationConfig) -> ReferConfig:
 
 def _shape(config: ReferTrainConfig, parts: ReferConfig) -> ReferConfig:
     """A segmenter of the networks in ``parts``, with everything that the recipe decides."""
-    scale = parts.scale_factor if config.scale_latents else 1.0
+    noise = config.noise or NoiseSpec()
+    if config.scale_latents and noise.latent_scale == 1.0:
+        noise = replace(noise, latent_scale=parts.scale_factor)
+    if config.protocol is not None:
+        noise = at_timestep(config.protocol, config.t, noise)
     return replace(
         parts,
-        noise=config.noise or NoiseSpec(latent_scale=scale),
+        noise=noise,
         token_length=config.token_length,
         hidden=config.hidden,
         attention=config.attention,
+        attn_fusion=config.attn_fusion,
+        attn_t_ensemble=config.attn_t_ensemble,
         map_scale=float(config.token_length) if config.scale_maps else 1.0,
         text_adapter=config.text_adapter,
+        image_norm=config.image_norm,
     )

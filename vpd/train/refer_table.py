@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vpd.data import tabletop
 from vpd.data.refer import ReferDataset
+from vpd.data.subset import Subset
 from vpd.images import to_network
 from vpd.protocol import NoiseSpec
 from vpd.tasks.refer import ReferSegmenter
@@ -36,16 +37,20 @@ class Referred:
 
 @dataclass(frozen=True)
 class Batch:
-    latents: Tensor  # [I, C, h, w]
+    latents: Tensor  # [I, C, h, w], or as ReferSegmenter.encode_image gives them
     ids: Tensor  # int64 [B, length]
     masks: Tensor  # int64 [B, H, W], 0 or 1
     index: Tensor  # int64 [B], the latent that each row looks at
     samples: Tensor  # int64 [B], each row's (object, sentence) pair
+    whole_rows: int  # of the batch that this is a part of, or all of
+    whole_pixels: int  # of the objects in that batch's masks
 
 
-def tabletop_refs(split: tabletop.TabletopSplit) -> Iterator[Referred]:
+def tabletop_refs(
+    split: tabletop.TabletopSplit, subset: Subset | None = None
+) -> Iterator[Referred]:
     """The objects of a rendered split; sentences about one object belong together."""
-    for index, sentences in enumerate(tabletop.expressions_for(split)):
+    for index, sentences in enumerate(tabletop.expressions_for(split, subset)):
         targets: dict[int, list[str]] = {}
         for sentence in sentences:
             targets.setdefault(sentence.target, []).append(sentence.text)
@@ -71,11 +76,19 @@ def latents_name(model: ReferSegmenter) -> str:
     """Names all that latents depend on besides the picture. What the U-Net is told about their
     noise is not part of it."""
     config = model.config
-    noise = replace(config.noise, embed_t=0)
+    first, *others = map(_added, config.noises)
+    sizes = {"image_size": config.image_size, "scale_factor": config.scale_factor}
+    # The usual choice is not named: stores made before there was another remain valid.
+    norm = [config.image_norm] if config.image_norm != "half" else []
+    return digest("latents 1", model.vae, asdict(config.vae), first, sizes, *others, *norm)
+
+
+def _added(noise: NoiseSpec) -> dict[str, Any]:
+    """What a protocol adds to latents."""
+    noise = replace(noise, embed_t=0)
     if not noise.adds_noise:
         noise = NoiseSpec(embed_t=0, latent_scale=noise.latent_scale)
-    sizes = {"image_size": config.image_size, "scale_factor": config.scale_factor}
-    return digest("latents 1", model.vae, asdict(config.vae), noise.to_dict(), sizes)
+    return noise.to_dict()
 
 
 class ReferTable:
@@ -116,16 +129,18 @@ class ReferTable:
         config = model.config
         if together < 1 or batch % together:
             raise ValueError(f"together must divide the batch of {batch}, got {together}")
-        if config.noise.adds_noise and config.noise.seed is None:
+        if any(noise.adds_noise and noise.seed is None for noise in config.noises):
             raise ValueError(
                 "training encodes each image once: its noise protocol needs a seed, "
                 "got NoiseSpec(seed=None)"
             )
         self.size, self.batch, self.seed = config.image_size, batch, seed
-        rows, packed, ids, counts = [], [], [], []
+        rows, packed, pixels, ids, counts = [], [], [], [], []
         for ref in refs:
             rows.append(ref.image)
-            packed.append(np.packbits(self._resized(ref.mask), axis=-1))
+            mask = self._resized(ref.mask)
+            pixels.append(int(mask.sum()))
+            packed.append(np.packbits(mask, axis=-1))
             ids.append(
                 tokenize(list(ref.sentences), length=config.token_length).ids.to(torch.int32)
             )
@@ -141,6 +156,7 @@ class ReferTable:
         groups = sum(-(-len(group) // together) for group in self._objects)
         self.steps_per_epoch = groups * together // batch
         self._counts = torch.tensor(counts)
+        self._pixels = torch.tensor(pixels)
         self._first = self._counts.cumsum(0) - self._counts  # each object's first sample
         self.pictures = torch.tensor(rows).repeat_interleave(self._counts)
         self._keys: list[bytes] = []  # content of each picture
@@ -162,9 +178,10 @@ class ReferTable:
     def _encode(
         self, model: ReferSegmenter, pictures: Iterable[np.ndarray], cache: Path | None
     ) -> Tensor:
-        """Latents of all pictures, float16 [I, C, h, w]; notes their content keys on the way."""
+        """Latents of all pictures as :meth:`ReferSegmenter.encode_image` gives them, float16; notes
+        their content keys on the way."""
         store = None
-        if cache is not None and reproducible(model.config.noise):
+        if cache is not None and all(map(reproducible, model.config.noises)):
             store = RowStore(cache / latents_name(model))
         parts: list[Tensor] = []
         chunk: list[np.ndarray] = []
@@ -202,10 +219,12 @@ class ReferTable:
     def to(self, device: torch.device) -> None:
         self._data.to(device)
 
-    def draw(self, step: int) -> Batch:
-        """The batch of a training step, the same whenever it is asked for."""
+    def draw(self, step: int, part: slice = slice(None)) -> Batch:
+        """The batch of a training step, or some of its rows; the same whenever it is asked for."""
         data = self._data
         rows, samples = self._drawn(step)
+        whole_pixels = int(self._pixels[rows].sum())
+        rows, samples = rows[part], samples[part]
         device = data["images"].device
         rows, samples = rows.to(device), samples.to(device)
         bits = (data["masks"][rows].unsqueeze(-1) >> data["bits"]) & 1
@@ -216,6 +235,8 @@ class ReferTable:
             bits.flatten(-2)[..., : self.size].long(),
             index,
             samples,
+            self.batch,
+            whole_pixels,
         )
 
     def drawn(self, steps: int) -> Tensor:

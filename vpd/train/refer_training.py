@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
 from vpd.lora import add_lora, lora_parameters
 from vpd.losses import dice_loss, weighted_cross_entropy
 from vpd.models.unet import UNetOutput
+from vpd.nn import synchronize_batch_norm
 from vpd.tasks.evaluate import evaluate_refer
 from vpd.tasks.refer import ReferSegmenter
 from vpd.tasks.samples import ReferSamples
+from vpd.train.distributed import group
 from vpd.train.feature_cache import CachedFeatures
 from vpd.train.loop import adamw
+from vpd.train.parts import PartsTraining
 from vpd.train.refer_config import ReferTrainConfig
 from vpd.train.refer_table import Batch, ReferTable
 
@@ -33,7 +35,7 @@ class _Whole:
         return self
 
 
-class ReferTraining(pl.LightningModule):
+class ReferTraining(PartsTraining):
     """One run of the recipe. Its own parameters are those of the parts that train."""
 
     def __init__(
@@ -44,7 +46,7 @@ class ReferTraining(pl.LightningModule):
         val: ReferSamples | None = None,
         cached: CachedFeatures | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(config.loop.batch, config.loop.micro_batch)
         self.config = config
         self._whole = _Whole(model)
         self._table = table
@@ -70,6 +72,7 @@ class ReferTraining(pl.LightningModule):
     def setup(self, stage: str) -> None:
         assert self._table is not None
         self._table.to(self.device)
+        synchronize_batch_norm(self._whole.model, group())
 
     def features(self, batch: Batch) -> UNetOutput:
         if self._cached is not None:
@@ -80,27 +83,39 @@ class ReferTraining(pl.LightningModule):
         return model.features(batch.latents, states, batch.index)
 
     def loss(self, batch: Batch) -> Tensor:
+        """What the rows of ``batch`` add to the loss of the whole batch: the cross-entropy is
+        divided by the class weights of all its pixels, Dice is a mean over its rows."""
         size = (batch.masks.shape[-2], batch.masks.shape[-1])
         logits = self._whole.model.decode(self.features(batch), size)
-        loss = weighted_cross_entropy(logits, batch.masks, self.config.class_weights)
+        weights, objects = self.config.class_weights, batch.whole_pixels
+        background = batch.whole_rows * size[0] * size[1] - objects
+        loss = weighted_cross_entropy(logits, batch.masks, weights, reduction="sum")
+        loss = loss / (weights[0] * background + weights[1] * objects)
         if self.config.dice_weight > 0:
-            loss = loss + self.config.dice_weight * dice_loss(logits, batch.masks)
+            dice = dice_loss(logits, batch.masks, reduction="sum") / batch.whole_rows
+            loss = loss + self.config.dice_weight * dice
         return loss
 
-    def training_step(self, _: int) -> Tensor:
+    def losses(self, step: int, rows: slice) -> dict[str, Tensor]:
         assert self._table is not None
-        batch = self._table.draw(self.global_step)
-        loss = self.loss(batch)
-        self.log("loss", loss, prog_bar=True, batch_size=len(batch.masks))
-        return loss
+        return {"loss": self.loss(self._table.draw(step, rows))}
 
     def validation_step(self, _: int) -> None:
         assert self._val is not None
         limit = self.config.data.val_limit
         model = self._whole.model
-        found = evaluate_refer(model, self._val, batch=64, limit=limit, progress=False).metrics
-        self.log_dict({k: v for k, v in found.items() if "/" not in k}, batch_size=1)
-        self.log("val_oIoU", found["oIoU"], prog_bar=True, logger=False, batch_size=1)
+        found = evaluate_refer(
+            model,
+            self._val,
+            batch=self.config.eval_batch,
+            limit=limit,
+            progress=False,
+            group=group(),
+        ).metrics
+        # All processes found the same; Lightning asks for the mean over them all the same.
+        options: dict[str, Any] = {"batch_size": 1, "sync_dist": group() is not None}
+        self.log_dict({k: v for k, v in found.items() if "/" not in k}, **options)
+        self.log("val_oIoU", found["oIoU"], prog_bar=True, logger=False, **options)
 
     def configure_optimizers(self):  # type: ignore[no-untyped-def]
         """VPD's groups: no weight decay on parameters with "norm" in their name, another rate for

@@ -12,8 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from vpd.train.refer_config import ReferTrainConfig
+from vpd.train.sweep_inference import Inference
 
-__all__ = ["Cell", "Choice", "Picture", "SweepConfig", "Variant", "cells_of", "chosen", "flat"]
+__all__ = [
+    "INFERENCE", "Cell", "Choice", "Picture", "SweepConfig", "Variant", "cells_of",
+    "chosen", "flat", "values_of",
+]  # fmt: skip
 
 
 _OWN = {"seed", "out", "progress"}
@@ -45,12 +49,17 @@ class Picture:
 
     lines: tuple[str, ...] = ()
     x: str | None = None
-    """An axis whose choices are numbers. None: training steps, on the images watched meanwhile."""
+    """An axis whose choices are numbers, or ``inference`` where its conditions are. None: training
+    steps, on the images watched meanwhile."""
     at: dict[str, str] = field(default_factory=dict)
     """Only cells with these choices."""
     metric: str = "oIoU"
     log_x: bool = False
     x_label: str | None = None
+
+
+INFERENCE = "inference"
+"""Column of the conditions under which a trained cell was scored."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +71,11 @@ class SweepConfig:
     """A config file of `vpd train`; None for its defaults."""
     set: dict[str, Any] = field(default_factory=dict)
     """Fields on top of it, nested or by dotted name."""
-    axes: dict[str, dict[str, Choice] | list[Any]] = field(default_factory=dict)
-    """Axis -> name -> choice; or a field's dotted name -> list of its values."""
+    axes: dict[str, dict[str, Choice] | list[Any] | str] = field(default_factory=dict)
+    """Axis -> name -> choice; or a field's dotted name -> list of its values, or their range
+    as text, ``0 to 500 by 100``, both ends included."""
+    inference: dict[str, Inference] = field(default_factory=dict)
+    """Name -> what is changed when trained cells are scored once more, without training."""
     variants: dict[str, Variant] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0,)
     columns: tuple[str, ...] = ("oIoU", "mIoU", "P@0.5", "pick")
@@ -99,9 +111,11 @@ def cells_of(sweep: SweepConfig) -> list[Cell]:
         raise ValueError(f"set: {_own(name)}")
     base = _merged(flat(_read_base(sweep)), flat(sweep.set))
     axes = {axis: _choices(axis, values) for axis, values in sweep.axes.items()}
+    if INFERENCE in axes or "" in sweep.inference:
+        raise ValueError(f"an axis must not be named {INFERENCE!r}, nor a condition ''")
     for name, picture in sweep.pictures.items():
         for axis in (*picture.lines, *picture.at, *([picture.x] if picture.x else [])):
-            _known(axis, axes, f"pictures.{name}: unknown axis")
+            _known(axis, [*axes, INFERENCE], f"pictures.{name}: unknown axis")
     cells: list[Cell] = []
     for names in itertools.product(*axes.values()) if axes else ():
         cells += _seeded(sweep, base, axes, dict(zip(axes, names, strict=True)), "", Variant())
@@ -185,11 +199,33 @@ def _read_base(sweep: SweepConfig) -> dict[str, Any]:
     return found
 
 
-def _choices(axis: str, values: dict[str, Choice] | list[Any]) -> dict[str, Choice]:
+def _choices(axis: str, values: dict[str, Choice] | list[Any] | str) -> dict[str, Choice]:
     """Values of a field as choices named after them."""
     if isinstance(values, dict):
         return values
+    if isinstance(values, str):
+        values = values_of(axis, values)
     return {str(value): Choice({axis: value}) for value in values}
+
+
+def values_of(axis: str, text: str) -> list[float]:
+    """The numbers of a range such as ``0 to 500 by 100``.
+
+    Raises:
+        ValueError: Another text, or a range without numbers.
+    """
+    number = r"(-?[\d.]+(?:e-?\d+)?)"
+    found = re.fullmatch(rf"\s*{number} to {number} by {number}\s*", text)
+    try:
+        start, stop, step = map(float, found.groups() if found else ())
+        if step <= 0 or stop < start:
+            raise ValueError
+    except ValueError:
+        raise ValueError(
+            f"axis {axis}: expected '<start> to <stop> by <step>', got {text!r}"
+        ) from None
+    numbers = (start + i * step for i in range(int((stop - start) / step + 1e-9) + 1))
+    return [int(v) if v.is_integer() else round(v, 12) for v in numbers]
 
 
 def _known(name: str, known: Iterable[str], where: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
@@ -13,6 +12,7 @@ from vpd.data import tabletop
 from vpd.losses import reconstruction_loss
 from vpd.models.autoencoder import AutoencoderKL
 from vpd.train.loop import LoopConfig, Resident, adamw, step_generator
+from vpd.train.parts import PartsTraining
 from vpd.train.progress import show
 from vpd.train.world import images_tensor
 from vpd.viz.page import Band, Panel, Picture, page
@@ -33,7 +33,7 @@ class VAEStage:
     kl_weight: float = 2e-4
 
 
-class VAETraining(pl.LightningModule):
+class VAETraining(PartsTraining):
     """Trains an autoencoder on the pictures of ``train``; validates on those of ``val``."""
 
     def __init__(
@@ -44,7 +44,7 @@ class VAETraining(pl.LightningModule):
         val: tabletop.TabletopSplit,
         seed: int,
     ) -> None:
-        super().__init__()
+        super().__init__(stage.loop.batch, stage.loop.micro_batch)
         self.vae = vae
         self.stage = stage
         self.seed = seed
@@ -63,23 +63,20 @@ class VAETraining(pl.LightningModule):
         pixels = images[scenes.to(images.device), top : top + crop, left : left + crop]
         return pixels.permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
-    def training_step(self, _: int) -> Tensor:
-        image = self.batch(self.global_step)
+    def losses(self, step: int, rows: slice) -> dict[str, Tensor]:
+        image = self.batch(step)[rows]
         posterior = self.vae.encode(image)
         noise = torch.randn(
-            posterior.mean.shape,
-            generator=step_generator(self.seed + 1, self.global_step, self.device),
+            (self.shares.batch, *posterior.mean.shape[1:]),
+            generator=step_generator(self.seed + 1, step, self.device),
             device=self.device,
-        )
+        )[rows]
         latents = posterior.mean.float() + noise * (0.5 * posterior.logvar.float()).exp()
         loss = reconstruction_loss(
             self.vae.decode(latents), image, posterior.mean, posterior.logvar, self.stage.kl_weight
         )
-        self.log_dict(
-            {"pixels": loss.pixels, "edges": loss.edges, "kl": loss.kl}, batch_size=len(image)
-        )
-        self.log("loss", loss.total, prog_bar=True, batch_size=len(image))
-        return loss.total
+        terms = {"loss": loss.total, "pixels": loss.pixels, "edges": loss.edges, "kl": loss.kl}
+        return {name: term * (len(image) / self.shares.batch) for name, term in terms.items()}
 
     def validation_step(self, _: int) -> None:
         self.log(

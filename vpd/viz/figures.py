@@ -123,9 +123,7 @@ def maps_figure(
                 named = False
                 height, width = values.shape[-2:]
                 heading = f"“{first.text.strip()}”" if not bands else ""
-                label = f"t = {one.noise.timestep}\n{height} × {width}{one.part}"
-                if one.noise.adds_noise and one.noise.timestep != one.noise.noise_t:
-                    label = f"noise {one.noise.noise_t}\n{label}"
+                label = f"{one.step}\n{height} × {width}{one.part}"
                 bands.append(Band(panels, heading=heading, label=label))
     return page(bands, columns=columns, width_in=1.1 + 1.25 * max(columns, 2))
 

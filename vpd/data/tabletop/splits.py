@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vpd.data.subset import Subset
 from vpd.data.tabletop.chunks import CHUNK, chunk_path, is_finished, render_chunks
 from vpd.data.tabletop.expressions import Expression, expressions
 from vpd.data.tabletop.render import SceneObject
@@ -207,12 +208,27 @@ def _arrays(depth: bool) -> tuple[str, ...]:
     return ("images", "instances", *(("depths_mm",) if depth else ()))
 
 
-def expressions_for(split: TabletopSplit) -> list[list[Expression]]:
+def expressions_for(split: TabletopSplit, subset: Subset | None = None) -> list[list[Expression]]:
     """The referring sentences of each scene: 1 per kind for val and test, 2 for the others.
 
     They depend on the scene's seed alone, so a part of a split has the same ones as the whole.
+
+    Args:
+        subset: Only the first ones, in the order of the files that `write_refer` writes.
     """
     per_kind = SPLITS[split.name].per_kind
-    return [
+    found = [
         expressions(scene, random.Random(7 * scene.spec.seed + 11), per_kind) for scene in split
     ]
+    return found if subset is None else _first(found, subset)
+
+
+def _first(scenes: list[list[Expression]], subset: Subset) -> list[list[Expression]]:
+    objects = [
+        [e for e in spoken if e.target == target]
+        for spoken in scenes
+        for target in sorted({e.target for e in spoken})
+    ]
+    counts = subset.kept(len(spoken) for spoken in objects)
+    kept = {id(e) for spoken, count in zip(objects, counts, strict=False) for e in spoken[:count]}
+    return [[e for e in spoken if id(e) in kept] for spoken in scenes]
