@@ -76,7 +76,7 @@ def test_vpd_command_runs(line, desk, capsys):
         words = [*name.split(), "--help"]
     else:
         needs_model(line if "--model" in line or name in ("info", "convert") else "vpd-mini-refer")
-    if name in ("evaluate", "probe"):
+    if name in ("evaluate", "ground", "probe"):
         words += ["--limit", "2"]
     code = main(words)
     assert code == 0, capsys.readouterr().err

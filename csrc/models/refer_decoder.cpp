@@ -1,7 +1,7 @@
 #include "models/refer_decoder.h"
 
+#include <ATen/autocast_mode.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/relu.h>
 #include <ATen/ops/upsample_bilinear2d.h>
 
 #include <algorithm>
@@ -23,6 +23,25 @@ ReferDecoderConfig checked(ReferDecoderConfig config) {
       "positive, got dims ",
       at::IntArrayRef(config.dims), " and hidden ", config.hidden);
   return config;
+}
+
+// What convolutions compute in: autocast's dtype where it is on.
+at::ScalarType compute_type(const Tensor& weight) {
+  const auto device = weight.device().type();
+  const bool autocast = at::autocast::is_autocast_available(device) &&
+                        at::autocast::is_autocast_enabled(device) &&
+                        weight.scalar_type() == at::kFloat;
+  return autocast ? at::autocast::get_autocast_dtype(device) : weight.scalar_type();
+}
+
+// x, interpolated to the size of skip, before skip; in their own dtype (autocast would take both
+// to float32 and back).
+Tensor joined(Tensor x, const Tensor& skip) {
+  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+  if (x.sizes().slice(2) != skip.sizes().slice(2)) {
+    x = at::upsample_bilinear2d(x, skip.sizes().slice(2), /*align_corners=*/true);
+  }
+  return at::cat({x, skip}, 1);
 }
 
 }  // namespace
@@ -65,17 +84,13 @@ void ReferDecoder::check_features(const std::vector<Tensor>& features) const {
 Tensor ReferDecoder::forward(const Params& p, const std::vector<Tensor>& features, bool training,
                              const ops::ProcessGroup* group) const {
   check_features(features);
-  const auto dtype = p[Slot(0)].scalar_type();
+  const auto dtype = compute_type(p[Slot(0)]);
   Tensor x = nn::channels_last(features.back().to(dtype));
   for (size_t i = 0; i < stages_.size(); ++i) {
     const Stage& stage = stages_[i];
     const Tensor skip = nn::channels_last(features[features.size() - 2 - i].to(dtype));
-    if (x.sizes().slice(2) != skip.sizes().slice(2)) {
-      x = at::upsample_bilinear2d(x, skip.sizes().slice(2), /*align_corners=*/true);
-    }
-    x = at::cat({x, skip}, 1);
-    x = at::relu(stage.bn1(p, stage.conv1(p, x), training, group));
-    x = at::relu(stage.bn2(p, stage.conv2(p, x), training, group));
+    x = stage.bn1(p, stage.conv1(p, joined(x, skip)), training, group).relu_();
+    x = stage.bn2(p, stage.conv2(p, x), training, group).relu_();
   }
   return out_(p, x);
 }

@@ -365,6 +365,7 @@ def test_protocols_are_checked(fields, message):
 
 def test_ray_workers_give_the_same_table(grid, tmp_path, monkeypatch):
     pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # by itself it lets everything else go first
     # On disk: workers know nothing of patched splits.
     write_refer(
         tmp_path / "data", ("train", "val"), {"train": 4, "val": 3},
@@ -394,13 +395,15 @@ def test_a_job_array_runs_the_same_command(grid, tmp_path, monkeypatch):
     assert main([*words[4:], "--dry-run"]) == 0  # what was written is read again
 
 
-@pytest.mark.parametrize("name", ["prior_value", "debug"])
-def test_experiments_expand(name, capfd, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "cells"), [("prior_value", 33), ("debug", 9), ("inference", 3), ("fvpd", 36)]
+)
+def test_experiments_expand(name, cells, capfd, monkeypatch):
     monkeypatch.chdir(ROOT)
     words = ["sweep", "--config", f"configs/experiments/{name}.yaml", "--dry-run", "--json"]
     assert main(words) == 0
     found = json.loads(capfd.readouterr().out)
-    assert len(found["cells"]) == {"prior_value": 27, "debug": 9}[name]
+    assert len(found["cells"]) == cells
 
 
 def test_the_debug_experiment_runs(base, tmp_path, capfd, monkeypatch):

@@ -151,11 +151,14 @@ class ReferSegmenter(nn.Module):
 
     def decode(self, out: UNetOutput, size: tuple[int, int]) -> Tensor:
         """Raw two-class scores [B, 2, *size] (background, object) from the U-Net's output."""
+        scores = self.scores(out).float()
+        return F.interpolate(scores, size, mode="bilinear", align_corners=True)
+
+    def scores(self, out: UNetOutput) -> Tensor:
+        """The same on the latent's own grid, [B, 2, h, w]."""
         scale = self.config.map_scale
         maps = {stride: map_ * scale for stride, map_ in out.attention.items()}
-        pyramid = UNetOutput(None, out.features, maps).pyramid()
-        scores = self.decoder(pyramid)
-        return F.interpolate(scores.float(), size, mode="bilinear", align_corners=True)
+        return self.decoder(UNetOutput(None, out.features, maps).pyramid())
 
     def logits(self, image: Tensor, states: Tensor, image_index: Tensor | None = None) -> Tensor:
         """Raw head output at input size.

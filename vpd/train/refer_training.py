@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vpd.lora import add_lora, lora_parameters
-from vpd.losses import dice_loss, weighted_cross_entropy
+from vpd.losses import mask_losses
 from vpd.models.unet import UNetOutput
 from vpd.nn import synchronize_batch_norm
 from vpd.tasks.evaluate import evaluate_refer
@@ -85,15 +85,13 @@ class ReferTraining(PartsTraining):
     def loss(self, batch: Batch) -> Tensor:
         """What the rows of ``batch`` add to the loss of the whole batch: the cross-entropy is
         divided by the class weights of all its pixels, Dice is a mean over its rows."""
-        size = (batch.masks.shape[-2], batch.masks.shape[-1])
-        logits = self._whole.model.decode(self.features(batch), size)
+        scores = self._whole.model.scores(self.features(batch))
         weights, objects = self.config.class_weights, batch.whole_pixels
-        background = batch.whole_rows * size[0] * size[1] - objects
-        loss = weighted_cross_entropy(logits, batch.masks, weights, reduction="sum")
-        loss = loss / (weights[0] * background + weights[1] * objects)
+        found = mask_losses(scores, batch.masks, weights)
+        background = batch.whole_rows * batch.masks[0].numel() - objects
+        loss = found.cross_entropy / (weights[0] * background + weights[1] * objects)
         if self.config.dice_weight > 0:
-            dice = dice_loss(logits, batch.masks, reduction="sum") / batch.whole_rows
-            loss = loss + self.config.dice_weight * dice
+            loss = loss + self.config.dice_weight * found.dice / batch.whole_rows
         return loss
 
     def losses(self, step: int, rows: slice) -> dict[str, Tensor]:
