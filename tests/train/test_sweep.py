@@ -363,6 +363,7 @@ def test_protocols_are_checked(fields, message):
             Inference(**fields)
 
 
+@pytest.mark.slow
 def test_ray_workers_give_the_same_table(grid, tmp_path, monkeypatch):
     pytest.importorskip("ray")
     monkeypatch.setenv("RAY_worker_niceness", "0")  # by itself it lets everything else go first
