@@ -196,6 +196,17 @@ def test_referring_training_writes_a_model_that_segments(foundation, cache, tmp_
     assert torch.equal(model.vae.get_parameter(name), base.vae.get_parameter(name))
 
 
+def test_subsets_of_training_and_validation(foundation, cache, tmp_path, caplog):
+    folder, _ = foundation
+    data = ReferData(
+        split="train", limit=4, cache_dir=cache, workers=1, subset=7, val_subset=4, val_limit=2
+    )
+    with caplog.at_level("INFO", logger="vpd"):
+        metrics = train(toy_refer(tmp_path, folder, cache, data=data))
+    assert " 7 sentences, " in caplog.text
+    assert metrics["n"] == 4
+
+
 def test_frozen_and_random_u_nets(foundation, cache, tmp_path):
     folder, _ = foundation
     config = toy_refer(

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from vpd.data import tabletop
-from vpd.data.refer import ReferDataset
 from vpd.data.tabletop.splits import cache_folder
 from vpd.lora import merge_lora, save_lora
 from vpd.tasks import store
 from vpd.tasks.evaluate import evaluate_refer
 from vpd.tasks.refer import ReferSegmenter
-from vpd.tasks.samples import ReferSamples, refer_samples
 from vpd.train.distributed import first_in_turn, group, present, wait
 from vpd.train.feature_cache import CachedFeatures
 from vpd.train.footprint import footprint
 from vpd.train.loop import fit, resolve_precision
 from vpd.train.parts import Shares
 from vpd.train.refer_config import ReferData, ReferTrainConfig, recipe
+from vpd.train.refer_data import training_data, val_samples
 from vpd.train.refer_model import build
-from vpd.train.refer_table import Referred, ReferTable, dataset_refs, reproducible, tabletop_refs
+from vpd.train.refer_table import ReferTable, reproducible
 from vpd.train.refer_training import ReferTraining
 from vpd.train.time_path import restore_time_path
 
@@ -34,32 +30,15 @@ __all__ = ["ReferData", "ReferTrainConfig", "build", "train"]
 log = logging.getLogger("vpd")
 
 
-def _load_data(config: ReferTrainConfig, model: ReferSegmenter) -> tuple[ReferTable, ReferSamples]:
-    """The training table and the validation samples."""
-    data = config.data
-    pictures: Iterable[np.ndarray]
-    refs: Iterable[Referred]
-    if data.name == "tabletop" and data.root is None:
-        where = {"cache_dir": data.cache_dir, "workers": data.workers, "progress": config.progress}
-        train = tabletop.load_split(data.split, limit=data.limit, **where)  # type: ignore[arg-type]
-        val = refer_samples(tabletop.load_split(data.val_split, **where))  # type: ignore[arg-type]
-        pictures = (train.images[i] for i in range(len(train)))
-        refs = tabletop_refs(train)
-    elif data.root is None:
-        raise ValueError(f"data.name={data.name} needs data.root, the folder that holds it")
-    else:
-        source = ReferDataset(data.root, data.name, data.split_by, data.split)
-        images = sorted({ref.image_id for ref in source.refs})
-        val = refer_samples(ReferDataset(data.root, data.name, data.split_by, data.val_split))
-        pictures = map(source.image, images)
-        refs = dataset_refs(source, images)
+def _table(config: ReferTrainConfig, model: ReferSegmenter) -> ReferTable:
+    data = training_data(config.data, config.progress)
+    refs = data.refs
     if config.text_blind:
         refs = (replace(ref, sentences=("",)) for ref in refs)
-    table = ReferTable(
-        model, pictures, refs, config.loop.batch, config.seed, config.together,
-        _cache(data, "latents"),
+    return ReferTable(
+        model, data.pictures, refs, config.loop.batch, config.seed, config.together,
+        _cache(config.data, "latents"),
     )  # fmt: skip
-    return table, val
 
 
 def _cache(data: ReferData, kind: str) -> Path:
@@ -107,7 +86,8 @@ def train(config: ReferTrainConfig) -> dict[str, float]:
     model = build(config)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with first_in_turn():
-        table, val = _load_data(config, model.to(device))
+        val = val_samples(config.data, config.progress)
+        table = _table(config, model.to(device))
     if config.epochs is not None:
         steps = config.epochs * table.steps_per_epoch
         config = replace(config, loop=replace(config.loop, steps=steps))

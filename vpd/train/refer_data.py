@@ -36,8 +36,11 @@ def training_data(data: ReferData, progress: bool = True) -> TrainingData:
     """
     if _rendered(data):
         split = _load(data, data.split, progress, data.limit)
-        refs = tabletop_refs(split, _subset(data, data.subset))
-        return TrainingData((split.images[i] for i in range(len(split))), refs)
+        sentences = tabletop.expressions_for(split, _subset(data, data.subset))
+        # Behind the last scene that is spoken of, none has to be encoded.
+        used = max((i + 1 for i, spoken in enumerate(sentences) if spoken), default=0)
+        pictures = (split.images[i] for i in range(used))
+        return TrainingData(pictures, tabletop_refs(split, sentences))
     source = _read(data, data.split, data.subset)
     images = sorted({ref.image_id for ref in source.refs})
     return TrainingData(map(source.image, images), dataset_refs(source, images))

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from vpd.data import tabletop
 from vpd.data.refer import ReferDataset
-from vpd.data.subset import Subset
 from vpd.images import to_network
 from vpd.protocol import NoiseSpec
 from vpd.tasks.refer import ReferSegmenter
@@ -47,12 +46,16 @@ class Batch:
 
 
 def tabletop_refs(
-    split: tabletop.TabletopSplit, subset: Subset | None = None
+    split: tabletop.TabletopSplit,
+    sentences: Iterable[Iterable[tabletop.Expression]] | None = None,
 ) -> Iterator[Referred]:
-    """The objects of a rendered split; sentences about one object belong together."""
-    for index, sentences in enumerate(tabletop.expressions_for(split, subset)):
+    """The objects of a rendered split; sentences about one object belong together. ``sentences``:
+    those of each scene; all of them if None."""
+    if sentences is None:
+        sentences = tabletop.expressions_for(split)
+    for index, spoken in enumerate(sentences):
         targets: dict[int, list[str]] = {}
-        for sentence in sentences:
+        for sentence in spoken:
             targets.setdefault(sentence.target, []).append(sentence.text)
         instances = split.instances[index]
         for target, texts in targets.items():

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from vpd.protocol import NoiseSpec
+from vpd.tasks.evaluate import under
 from vpd.tasks.maps import at_timestep
-from vpd.tasks.refer import ReferConfig, ReferSegmenter
+from vpd.tasks.refer import ReferSegmenter
 from vpd.tasks.timesteps import evaluate_timesteps
 
 __all__ = ["Inference", "evaluate_under"]
@@ -32,15 +32,12 @@ class Inference:
         elif self.t:
             raise ValueError("t needs a protocol, e.g. latent_match")
 
-    def of(self, trained: ReferConfig) -> ReferConfig:
-        changes: dict[str, Any] = {
-            name: value
-            for name in ("image_norm", "text_adapter")
-            if (value := getattr(self, name)) is not None
-        }
+    def of(self, trained: ReferSegmenter) -> ReferSegmenter:
+        """The model so changed; shares its weights."""
+        noise = None
         if self.protocol is not None:
-            changes["noise"] = at_timestep(self.protocol, self.t, trained.noise)
-        return replace(trained, **changes)
+            noise = at_timestep(self.protocol, self.t, trained.config.noise)
+        return under(trained, noise, image_norm=self.image_norm, text_adapter=self.text_adapter)
 
 
 def evaluate_under(
@@ -54,17 +51,15 @@ def evaluate_under(
     Args:
         options: Of :func:`vpd.tasks.timesteps.evaluate_timesteps`.
     """
-    groups: dict[str, dict[str, ReferConfig]] = {}
+    groups: dict[str, dict[str, ReferSegmenter]] = {}
     for name, condition in conditions.items():
-        config = condition.of(model.config)
-        rest = str({k: v for k, v in asdict(config).items() if k != "noise"})
-        groups.setdefault(rest, {})[name] = config
+        twin = condition.of(model)
+        rest = str({k: v for k, v in asdict(twin.config).items() if k != "noise"})
+        groups.setdefault(rest, {})[name] = twin
     found: dict[str, dict[str, float]] = {}
     for group in groups.values():
-        twin = copy.copy(model)  # shares the weights
-        twin.config = next(iter(group.values()))
-        noises = list(dict.fromkeys(config.noise for config in group.values()))
-        scores = evaluate_timesteps(twin, samples, noises, **options)
+        noises = list(dict.fromkeys(twin.config.noise for twin in group.values()))
+        scores = evaluate_timesteps(next(iter(group.values())), samples, noises, **options)
         of = dict(zip(noises, scores, strict=True))
-        found |= {name: of[config.noise].metrics for name, config in group.items()}
+        found |= {name: of[twin.config.noise].metrics for name, twin in group.items()}
     return {name: found[name] for name in conditions}
