@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
+from vpd.images import to_network
 from vpd.models.autoencoder import AutoencoderConfig
 from vpd.models.clip_text import CLIPTextConfig
 from vpd.models.unet import UNetConfig
@@ -40,6 +42,15 @@ PARTS = {
 def segmenter(seed: int = 0, **changes) -> ReferSegmenter:
     torch.manual_seed(seed)
     return ReferSegmenter(ReferConfig(**{**PARTS, "hidden": 16, **changes})).eval()
+
+
+def balance(model: ReferSegmenter) -> None:
+    """Moves the decoder's bias so that masks are neither empty nor full."""
+    pixels = to_network(np.array(val_scenes(1).images[0]), PARTS["image_size"])
+    with torch.no_grad():
+        logits = model.logits(pixels, model.encode_text(["the red cube"]))
+        bias = model.decoder.get_parameter("conv1_1.bias")
+        bias[0] += (logits[:, 1] - logits[:, 0]).median()
 
 
 def foundation(seed: int = 0) -> Foundation:

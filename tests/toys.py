@@ -3,11 +3,15 @@ steps."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
+from vpd.data import tabletop
 from vpd.models.autoencoder import AutoencoderConfig
 from vpd.models.clip_text import CLIPTextConfig
 from vpd.models.unet import UNetConfig
@@ -34,6 +38,19 @@ LOOP = {
     "steps": 4, "batch": 2, "lr": 1e-2, "warmup": 1, "ema": 0.5, "log_every": 1, "val_every": 100,
     "checkpoint_every": 2, "precision": "32",
 }  # fmt: skip
+
+
+@contextmanager
+def few_scenes() -> Iterator[pytest.MonkeyPatch]:
+    """Splits of six scenes instead of hundreds, where no limit is given."""
+    with pytest.MonkeyPatch.context() as patch:
+        whole = tabletop.load_split
+
+        def few(name, cache_dir=None, workers=None, limit=None, **options):
+            return whole(name, cache_dir, 1, limit or 6, **options)
+
+        patch.setattr(tabletop, "load_split", few)
+        yield patch
 
 
 def write_foundation(folder: Path) -> str:

@@ -70,6 +70,18 @@ class NoiseSpec:
             raise ValueError(f"unknown noise protocol {name!r}; there are {', '.join(PRESETS)}")
         return replace(PRESETS[name], **changes)
 
+    @staticmethod
+    def check(protocol: str | None, t: int) -> None:
+        """Refuses what no protocol is: an unknown name, a timestep out of range or of none.
+
+        Raises:
+            ValueError: One of them.
+        """
+        if protocol is not None:
+            NoiseSpec.preset(protocol, noise_t=t)
+        elif t:
+            raise ValueError("t needs a protocol, e.g. latent_match")
+
     @property
     def timestep(self) -> int:
         """The timestep told to the U-Net."""
@@ -78,6 +90,11 @@ class NoiseSpec:
     @property
     def adds_noise(self) -> bool:
         return self.noise_space != "none" and not (self.noise_t == 0 and self.t0_is_clean)
+
+    @property
+    def changes_pixels(self) -> bool:
+        """Whether the autoencoder sees other images for it."""
+        return self.noise_space == "pixel" and self.adds_noise
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from toys import recipe, write_foundation
+from toys import few_scenes, recipe, write_foundation
 
 import vpd
 from vpd.config import from_dict
@@ -25,17 +25,8 @@ from vpd.train.row_store import RowStore, digest
 
 @pytest.fixture(scope="module", autouse=True)
 def _six_val_scenes():
-    from vpd.data import tabletop
-
-    patch = pytest.MonkeyPatch()
-    whole = tabletop.load_split
-
-    def few(name, cache_dir=None, workers=None, limit=None, **options):
-        return whole(name, cache_dir, 1, limit or 6, **options)
-
-    patch.setattr(tabletop, "load_split", few)
-    yield
-    patch.undo()
+    with few_scenes():
+        yield
 
 
 @pytest.fixture(scope="module")

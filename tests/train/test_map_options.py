@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from toys import TOY, recipe
+from toys import TOY, few_scenes, recipe
 
 import vpd
 from vpd.config import from_dict
@@ -27,18 +27,9 @@ ENSEMBLE = {"protocol": "latent_match", "t": 50, "attn_t_ensemble": (5, 400)}
 @pytest.fixture(scope="module", autouse=True)
 def _six_val_scenes_and_no_footprint():
     """A run prints its footprint; working it out takes longer than these runs."""
-    from vpd.data import tabletop
-
-    patch = pytest.MonkeyPatch()
-    patch.setattr("vpd.train.refer.footprint", lambda config: SimpleNamespace(table=str))
-    whole = tabletop.load_split
-
-    def few(name, cache_dir=None, workers=None, limit=None, **options):
-        return whole(name, cache_dir, 1, limit or 6, **options)
-
-    patch.setattr(tabletop, "load_split", few)
-    yield
-    patch.undo()
+    with few_scenes() as patch:
+        patch.setattr("vpd.train.refer.footprint", lambda config: SimpleNamespace(table=str))
+        yield
 
 
 @pytest.fixture(scope="module")

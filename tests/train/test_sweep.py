@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import scipy.stats
 import yaml
-from toys import recipe, write_foundation
+from toys import few_scenes, recipe, write_foundation
 
 import vpd
 from vpd.cli import main
@@ -38,17 +38,8 @@ ROOT = Path(__file__).parent.parent.parent
 
 @pytest.fixture(scope="module", autouse=True)
 def _six_val_scenes():
-    from vpd.data import tabletop
-
-    patch = pytest.MonkeyPatch()
-    whole = tabletop.load_split
-
-    def few(name, cache_dir=None, workers=None, limit=None, **options):
-        return whole(name, cache_dir, 1, limit or 6, **options)
-
-    patch.setattr(tabletop, "load_split", few)
-    yield
-    patch.undo()
+    with few_scenes():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from toys import few_scenes
 
 import vpd
 from vpd.lora import LoraConfig, load_lora, merge_lora
@@ -84,17 +85,8 @@ def toy_pretraining(out, cache) -> PretrainConfig:
 @pytest.fixture(scope="module")
 def small_val(request):
     """Splits of a few scenes instead of hundreds."""
-    from vpd.data import tabletop
-
-    patch = pytest.MonkeyPatch()
-    whole = tabletop.load_split
-
-    def few(name, cache_dir=None, workers=None, limit=None, **options):
-        return whole(name, cache_dir, 1, limit or 6, **options)
-
-    patch.setattr(tabletop, "load_split", few)
-    yield
-    patch.undo()
+    with few_scenes():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,9 @@
 """Files that are either complete or not there."""
 
+import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -31,6 +32,20 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def write_texts(folder: str | os.PathLike[str], texts: Mapping[str, str]) -> list[Path]:
+    """Writes texts by file name; returns their paths."""
+    paths = [Path(folder) / name for name in texts]
+    for path, text in zip(paths, texts.values(), strict=True):
+        with atomic_write(path) as file:
+            file.write(text.encode())
+    return paths
+
+
+def json_lines(records: Iterable[object]) -> str:
+    """One JSON value a line."""
+    return "".join(json.dumps(record) + "\n" for record in records)
 
 
 def write_png(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from vpd.images import to_network
+from vpd.models.unet import UNetOutput
 from vpd.protocol import PRESETS, NoiseSpec
 from vpd.tasks.refer import ReferSegmenter
 from vpd.tasks.refer_scores import Row, Scores
@@ -24,12 +25,13 @@ from vpd.tasks.samples import (
     Question,
     ReferSamples,
     SamplePicture,
+    check_counts,
     first,
     groups,
     refer_samples,
 )
 
-__all__ = ["COLUMNS", "Evaluation", "evaluate_refer", "scored", "under"]
+__all__ = ["COLUMNS", "Evaluation", "evaluate_refer", "object_logits", "scored", "under"]
 
 COLUMNS = ("P@0.5", "P@0.6", "P@0.7", "P@0.8", "P@0.9", "oIoU", "mIoU", "pick")
 
@@ -170,9 +172,7 @@ def evaluate_refer(
     """
     from tqdm import tqdm
 
-    for name, value in (("batch", batch), ("limit", limit)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+    check_counts(batch=batch, limit=limit)
     source = refer_samples(samples)
     count = min(len(source), limit or len(source))
     scores, blind = Scores(), Scores()
@@ -262,8 +262,13 @@ def _logits(model: ReferSegmenter, latents: Tensor, rows: list[Row]) -> Tensor:
     states = model.encode_text([question.text for _, question in rows])
     used = sorted({image for image, _ in rows})
     index = torch.tensor([used.index(image) for image, _ in rows], device=latents.device)
+    return object_logits(model, model.features(latents[used], states, index))
+
+
+def object_logits(model: ReferSegmenter, out: UNetOutput) -> Tensor:
+    """Object minus background at the model's input size, float32 [B, H, W] on the CPU."""
     size = model.config.image_size
-    scores = model.decode(model.features(latents[used], states, index), (size, size)).float()
+    scores = model.decode(out, (size, size)).float()
     return (scores[:, 1] - scores[:, 0]).cpu()
 
 

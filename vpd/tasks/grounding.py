@@ -37,6 +37,7 @@ from vpd.tasks.pointing import (
     named_objects,
 )
 from vpd.tasks.refer import ReferSegmenter
+from vpd.tasks.samples import check_counts
 
 __all__ = [
     "STEPS",
@@ -216,9 +217,7 @@ def prior_grounding(
     """
     from tqdm import tqdm
 
-    for name, value in (("batch", batch), ("per_scene", per_scene), ("limit", limit)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+    check_counts(batch=batch, per_scene=per_scene, limit=limit)
     noises = list(dict.fromkeys(protocols(model) if noises is None else noises))
     if not noises or not strides:
         raise ValueError("grounding needs at least one noise protocol and one stride")

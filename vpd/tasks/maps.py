@@ -225,7 +225,7 @@ def noisy_latents(
     protocol changes their pixels.
     """
     keys = [image_key(row) for row in pixels]
-    if posterior is None or (noise.noise_space == "pixel" and noise.adds_noise):
+    if posterior is None or noise.changes_pixels:
         posterior = encode_pixels(model.vae, pixels, noise, keys, image_norm(model))
     return latents_under(posterior, noise, model.config.scale_factor, keys)
 

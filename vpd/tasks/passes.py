@@ -16,8 +16,8 @@ from vpd.models.autoencoder import Posterior
 from vpd.noise import encode_pixels, image_key, latents_under
 from vpd.protocol import NoiseSpec
 from vpd.tasks.foundation import Foundation
-from vpd.tasks.maps import context
-from vpd.tasks.refer import ReferConfig, ReferSegmenter
+from vpd.tasks.maps import context, image_norm
+from vpd.tasks.refer import ReferSegmenter
 from vpd.tasks.samples import SamplePicture
 from vpd.tokens import tokenize
 
@@ -141,7 +141,7 @@ class Passes:
         pixels = torch.cat([to_network(picture.image, config.image_size) for picture in group])
         pixels = pixels.to(weight.device)
         keys = [image_key(row) for row in pixels]
-        norm = config.image_norm if isinstance(config, ReferConfig) else "half"
+        norm = image_norm(self._model)
         known: dict[Hashable, Posterior] = {}
         found = []
         for noise in self._noises:
@@ -154,6 +154,6 @@ class Passes:
 
 def _pixels_seen(noise: NoiseSpec) -> Hashable:
     """Equal for protocols under which the autoencoder sees the same pixels."""
-    if noise.noise_space != "pixel" or not noise.adds_noise:
+    if not noise.changes_pixels:
         return None
     return object() if noise.seed is None else (noise.noise_t, noise.noise_key, noise.seed)

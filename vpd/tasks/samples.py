@@ -143,6 +143,13 @@ class DatasetSamples:
         return {}
 
 
+def check_counts(**counts: int | None) -> None:
+    """Raises ValueError for a number below 1; None is no number."""
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+
+
 def first(samples: ReferSamples, limit: int | None) -> Iterator[SamplePicture]:
     """The first ``limit`` pictures, all if None."""
     return islice(iter(samples), limit)

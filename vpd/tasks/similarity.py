@@ -3,7 +3,6 @@ attention maps."""
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Iterator, Sequence
@@ -14,15 +13,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from vpd.data.files import atomic_write
+from vpd.daam import prompt_tokens
+from vpd.data.files import json_lines, write_texts
 from vpd.models.unet import Taps
 from vpd.protocol import NoiseSpec
+from vpd.tables import markdown_table
 from vpd.tasks.evaluate import preset_name
 from vpd.tasks.foundation import Foundation
 from vpd.tasks.passes import Pass, Passes
 from vpd.tasks.refer import ReferSegmenter
-from vpd.tasks.samples import SamplePicture, first, groups, refer_samples
-from vpd.tokens import EOS, tokenize
+from vpd.tasks.samples import SamplePicture, check_counts, first, groups, refer_samples
+from vpd.tokens import tokenize
 
 __all__ = ["PARTS", "Similarity", "SimilarityRow", "similarity"]
 
@@ -89,11 +90,7 @@ class Similarity:
             for part, stride in dict.fromkeys((row.part, row.stride) for row in self.rows):
                 values = [getattr(self.row(noise, part, stride), name) for noise in noises]
                 lines.append([_label(part, stride), *(f"{value:.4f}" for value in values)])
-            widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-            lines.insert(
-                1, ["-" * w if not i else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
-            )
-            blocks.append("".join(_line(line, widths) for line in lines))
+            blocks.append(markdown_table(lines, left=1))
         return "\n".join(blocks)
 
     def write(self, out: str | Path) -> list[Path]:
@@ -102,14 +99,10 @@ class Similarity:
         from vpd.viz.lines import Line, lines_figure
 
         out = Path(out)
-        texts = {
-            "similarity.jsonl": "".join(json.dumps(record) + "\n" for record in self.records()),
-            "similarity.md": self.table(),
-        }
-        for name, text in texts.items():
-            with atomic_write(out / name) as file:
-                file.write(text.encode())
-        files = [out / name for name in texts]
+        files = write_texts(
+            out,
+            {"similarity.jsonl": json_lines(self.records()), "similarity.md": self.table()},
+        )
         for short, name, label in (
             ("cosine", "cosine", "cosine of clean and noisy"),
             ("l2", "relative_l2", "|noisy - clean| / |clean|"),
@@ -165,9 +158,7 @@ def similarity(
     noises = list(dict.fromkeys(noises))
     if not noises:
         raise ValueError("expected at least one noise protocol, got none")
-    for name, value in (("batch", batch), ("limit", limit)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+    check_counts(batch=batch, limit=limit)
     clean = clean or replace(noises[0], noise_t=0, t0_is_clean=True)
     if strides is None:
         strides = model.config.map_strides if isinstance(model, ReferSegmenter) else (2, 4)
@@ -210,11 +201,11 @@ def _parts(
         for level, features in enumerate(out.features):
             parts["features", 2**level] = features[place]
         text = group[row.image].questions[row.question].text
-        ids = tokenize(text, one.context.shape[1]).ids[0].tolist()
+        own = prompt_tokens(tokenize(text, one.context.shape[1]))[0]
         for stride, maps in out.attention.items():
             parts["attention", stride] = maps[place]
-            if ids.index(EOS) > 1:
-                parts["words", stride] = maps[place, 1 : ids.index(EOS)]
+            if own.any():
+                parts["words", stride] = maps[place, own]
         yield parts
 
 
@@ -259,9 +250,3 @@ def _label(part: str, stride: int) -> str:
     if part == "features":
         return f"F{int(math.log2(stride)) + 1}"
     return part if part == "latents" else f"{part}, stride {stride}"
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    first, *rest = zip(cells, widths, strict=True)
-    padded = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)]
-    return "| " + " | ".join(padded) + " |\n"

@@ -9,8 +9,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from vpd.data.files import atomic_write
+from vpd.data.files import json_lines, write_texts
 from vpd.protocol import NoiseSpec
+from vpd.tables import markdown_table
 from vpd.tasks.evaluate import COLUMNS, Evaluation, preset_name
 from vpd.tasks.refer import ReferConfig
 
@@ -60,23 +61,14 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         lines.append([*[row["protocol"]] * several, str(row["t"])])
         lines[-1] += [f"{row[name]:.2f}" for name in names]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    lines.insert(1, ["-" * (width - 1) + ":" for width in widths])
-    padded = ([cell.rjust(w) for cell, w in zip(line, widths, strict=True)] for line in lines)
-    return "".join("| " + " | ".join(line) + " |\n" for line in padded)
+    return markdown_table(lines)
 
 
 def write_rows(rows: Sequence[dict[str, Any]], out: Path) -> list[Path]:
     """Writes ``timesteps.jsonl``, which is the record, and what is drawn from it:
     ``timesteps.md`` and the curves ``timesteps.png``."""
-    texts = {
-        "timesteps.jsonl": "".join(json.dumps(row) + "\n" for row in rows),
-        "timesteps.md": markdown(rows),
-    }
-    for name, text in texts.items():
-        with atomic_write(out / name) as file:
-            file.write(text.encode())
-    return [*(out / name for name in texts), _curves(rows, out / "timesteps.png")]
+    files = write_texts(out, {"timesteps.jsonl": json_lines(rows), "timesteps.md": markdown(rows)})
+    return [*files, _curves(rows, out / "timesteps.png")]
 
 
 def _curves(rows: Sequence[dict[str, Any]], path: Path) -> Path:

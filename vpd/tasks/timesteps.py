@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from vpd.protocol import NoiseSpec
-from vpd.tasks.evaluate import Evaluation, evaluate_refer, scored, under
+from vpd.tasks.evaluate import Evaluation, evaluate_refer, object_logits, scored, under
 from vpd.tasks.passes import Pass, Passes
 from vpd.tasks.refer import ReferSegmenter
 from vpd.tasks.refer_scores import Scores
-from vpd.tasks.samples import SamplePicture, first, groups, refer_samples
+from vpd.tasks.samples import SamplePicture, check_counts, first, groups, refer_samples
 
 __all__ = ["STEPS", "evaluate_timesteps"]
 
@@ -66,9 +66,7 @@ def evaluate_timesteps(
     noises = list(noises)
     if not noises or len(set(noises)) < len(noises):
         raise ValueError(f"expected noise protocols, each once, got {len(noises)}: {noises}")
-    for name, value in (("batch", batch), ("limit", limit)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+    check_counts(batch=batch, limit=limit)
     source = refer_samples(samples)
     if model.config.attn_t_ensemble:
         return [
@@ -92,7 +90,8 @@ def evaluate_timesteps(
             for group in groups(first(source, limit), batch):
                 start = time.perf_counter()
                 for one in passes(group, blind=text_blind):
-                    logits = _logits(model, one)
+                    out = model.attend(one.latents, one.context, one.index, one.timesteps)
+                    logits = object_logits(model, out)
                     seconds += time.perf_counter() - start
                     _score(scores, blind, group, one, logits)
                     start = time.perf_counter()
@@ -104,14 +103,6 @@ def evaluate_timesteps(
         scored(under(model, noise), source, own, empty if text_blind else None, limit, share)
         for noise, own, empty in zip(noises, scores, blind, strict=True)
     ]
-
-
-def _logits(model: ReferSegmenter, one: Pass) -> Tensor:
-    """Object minus background, float32 [B, H, W] on the CPU."""
-    out = model.attend(one.latents, one.context, one.index, one.timesteps)
-    size = model.config.image_size
-    found = model.decode(out, (size, size)).float()
-    return (found[:, 1] - found[:, 0]).cpu()
 
 
 def _score(

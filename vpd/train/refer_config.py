@@ -124,12 +124,9 @@ class ReferTrainConfig:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        if self.protocol is not None:
-            if self.noise is not None:
-                raise ValueError("protocol and noise were both given: choose one")
-            NoiseSpec.preset(self.protocol, noise_t=self.t)  # complains about either
-        elif self.t:
-            raise ValueError("t needs a protocol, e.g. latent_match")
+        if self.protocol is not None and self.noise is not None:
+            raise ValueError("protocol and noise were both given: choose one")
+        NoiseSpec.check(self.protocol, self.t)
         if self.lora is not None and self.freeze == "optimizer_only":
             raise ValueError(
                 "lora freezes the U-Net's weights: freeze=optimizer_only has no meaning"

@@ -82,7 +82,8 @@ def sweep(
         failed = launchers.spread(config, wanted, workers)
     else:
         failed = run_cells(config, grid, wanted if run else [])
-    files = write_results(config, grid) + draw(config, grid)
+    rows = read_rows(config, grid)
+    files = write_results(config, rows) + draw(config, grid, rows)
     return _report(config, grid, failed, tuple(files))
 
 
@@ -98,7 +99,7 @@ def run_cells(config: SweepConfig, grid: list[Cell], wanted: list[Cell]) -> dict
             except (ValueError, TypeError, OSError, RuntimeError, ArithmeticError) as error:
                 log.exception("cell %s failed", cell.name)
                 failed[cell.name] = f"{type(error).__name__}: {error}"
-        write_results(config, grid)
+        write_results(config, read_rows(config, grid))
     return failed
 
 

@@ -27,10 +27,7 @@ class Inference:
     text_adapter: bool | None = None
 
     def __post_init__(self) -> None:
-        if self.protocol is not None:
-            NoiseSpec.preset(self.protocol, noise_t=self.t)  # complains about either
-        elif self.t:
-            raise ValueError("t needs a protocol, e.g. latent_match")
+        NoiseSpec.check(self.protocol, self.t)
 
     def of(self, trained: ReferSegmenter) -> ReferSegmenter:
         """The model so changed; shares its weights."""

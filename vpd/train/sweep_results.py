@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import statistics
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vpd.data.files import atomic_write
+from vpd.data.files import json_lines, write_texts
 from vpd.train.sweep_cell import read_inference, read_result
 from vpd.train.sweep_grid import INFERENCE, Cell, Picture, SweepConfig
 
@@ -101,21 +100,16 @@ def _interval(values: list[float]) -> dict[str, float]:
     return {"mean": mean, "std": std, "low": mean - half, "high": mean + half}
 
 
-def write_results(config: SweepConfig, cells: list[Cell]) -> list[Path]:
+def write_results(config: SweepConfig, rows: list[dict[str, Any]]) -> list[Path]:
     """Writes ``results.jsonl``, the record, and what is drawn from it: ``results.csv``,
     ``summary.csv`` and ``table.md``."""
-    rows = read_rows(config, cells)
     texts = {
-        "results.jsonl": "".join(json.dumps(row) + "\n" for row in rows),
+        "results.jsonl": json_lines(rows),
         "results.csv": _csv(rows),
         "summary.csv": _csv(summary(config, rows)),
         "table.md": table(config, rows),
     }
-    out = Path(config.out)
-    for name, text in texts.items():
-        with atomic_write(out / name) as file:
-            file.write(text.encode())
-    return [out / name for name in texts]
+    return write_texts(config.out, texts)
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:
@@ -137,11 +131,11 @@ def course(folder: Path, metric: str) -> list[tuple[int, float]]:
     return sorted({int(row["step"]) + 1: float(row[metric]) for row in rows}.items())
 
 
-def draw(config: SweepConfig, cells: list[Cell]) -> list[Path]:
+def draw(config: SweepConfig, cells: list[Cell], rows: list[dict[str, Any]]) -> list[Path]:
     """Draws the pictures that have something to show."""
     files = []
     for name, picture in config.pictures.items():
-        lines = _lines(config, cells, picture)
+        lines = _lines(config, cells, rows, picture)
         if lines:
             from vpd.viz.lines import lines_figure
 
@@ -153,12 +147,14 @@ def draw(config: SweepConfig, cells: list[Cell]) -> list[Path]:
     return files
 
 
-def _lines(config: SweepConfig, cells: list[Cell], picture: Picture) -> list[Line]:
+def _lines(
+    config: SweepConfig, cells: list[Cell], rows: list[dict[str, Any]], picture: Picture
+) -> list[Line]:
     """One line per combination of choices on ``picture.lines``: at each x the mean over seeds."""
     from vpd.viz.lines import Line
 
     points: dict[tuple[str, ...], dict[float, list[float]]] = {}
-    for names, xs in _points(config, cells, picture):
+    for names, xs in _points(config, cells, rows, picture):
         line = points.setdefault(tuple(names[axis] for axis in picture.lines), {})
         for x, value in xs:
             line.setdefault(x, []).append(value)
@@ -178,7 +174,7 @@ def _lines(config: SweepConfig, cells: list[Cell], picture: Picture) -> list[Lin
 
 
 def _points(
-    config: SweepConfig, cells: list[Cell], picture: Picture
+    config: SweepConfig, cells: list[Cell], rows: list[dict[str, Any]], picture: Picture
 ) -> Iterator[tuple[dict[str, str], list[tuple[float, float]]]]:
     """Choices and (x, metric) of every run of the grid that a picture shows."""
     by_name = {cell.name: cell for cell in cells}
@@ -190,7 +186,7 @@ def _points(
                 yield names, [(float(step), value) for step, value in found]
         return
     inferred = INFERENCE in (picture.x, *picture.lines, *picture.at)
-    for row in read_rows(config, cells):
+    for row in rows:
         cell = by_name[row["cell"]]
         names = {**cell.choices, INFERENCE: row[INFERENCE]}
         if not _shown(config, cell, picture, names) or (row[INFERENCE] and not inferred):
