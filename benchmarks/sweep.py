@@ -53,6 +53,9 @@ class Samples(list[SamplePicture]):
 
     name, split = "benchmark", "none"
 
+    def sentences(self, place: int) -> int:
+        return len(self[place].questions)
+
     def floors(self, limit: int | None) -> dict[str, float]:
         return {}
 
@@ -107,8 +110,9 @@ def parts(
     measure("noise", noisy)
     texts = list({q.text: None for picture in samples for q in picture.questions})
     measure("text", lambda: [model.context(model.encode_text(b)) for b in batches(texts)])
-    passes = Passes(model, noises, BATCH)
-    grouped = [(group, one) for group in groups(samples, BATCH) for one in passes(group)]
+    passes = Passes(model, [(noise,) for noise in noises], BATCH)
+    pictures = [[samples[place] for place in places] for places in groups(samples, BATCH)]
+    grouped = [(group, one) for group in pictures for one in passes(group)]
 
     def masks() -> list[Tensor]:
         found = []
@@ -125,7 +129,7 @@ def parts(
         for (group, one), found in zip(grouped, logits, strict=True):
             for row, own in zip(one.rows, found, strict=True):
                 question = group[row.image].questions[row.question]
-                scores[row.noise].score(group, [(row.image, question)], own[None])
+                scores[row.protocol].score(group, [(row.image, question)], own[None])
 
     measure("scoring", score)
     return seconds

@@ -16,8 +16,8 @@ from vpd.tasks.store import shipped
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-# These take minutes or more; the test of their own command runs them small.
-LONG = {"demo", "train", "pretrain", "sweep", "bench", "data make"}
+# These take minutes or more, or data of others; the test of their own command runs them small.
+LONG = {"demo", "train", "pretrain", "sweep", "bench", "data make", "data check"}
 
 
 def blocks(language: str) -> list:

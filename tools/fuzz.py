@@ -37,9 +37,12 @@ def corpus() -> dict[str, tuple[bytes, Callable[[Path], Any]]]:
     import cv2
     import numpy as np
     import torch
+    from PIL import Image
     from safetensors.torch import save
 
     from vpd.config import from_dict
+    from vpd.data.depth import DepthSample
+    from vpd.data.labels import direct, read_stored
     from vpd.data.pickles import load_plain
     from vpd.images import read_image
     from vpd.protocol import NoiseSpec
@@ -57,9 +60,19 @@ def corpus() -> dict[str, tuple[bytes, Callable[[Path], Any]]]:
         {"ref_id": 1, "sentences": [{"raw": "the red ball", "tokens": ["red"]}], "box": (1, 2.5)}
     ]
     picture = np.arange(12 * 9 * 3, dtype=np.uint8).reshape(12, 9, 3)
+    label, depth = picture[..., 0] % 8, picture[..., 0].astype(np.uint16) * 300
+    palette, array = io.BytesIO(), io.BytesIO()
+    Image.fromarray(label).convert("P").save(palette, "PNG")
+    np.save(array, depth.astype(np.float32))
 
     def read_spec(path: Path) -> NoiseSpec:
         return from_dict(NoiseSpec, json.loads(path.read_bytes()))
+
+    def read_label(path: Path) -> Any:
+        return direct(8).decode(read_stored(path), path)
+
+    def read_depth(path: Path) -> Any:
+        return DepthSample("", path, path, 0, 0.001).read_depth()
 
     return {
         "weights.safetensors": (save(tensors, {"made": "by hand"}), read_state_dict),
@@ -67,6 +80,10 @@ def corpus() -> dict[str, tuple[bytes, Callable[[Path], Any]]]:
         "refs.p": (pickle.dumps(refs, protocol=2), load_plain),
         "image.png": (cv2.imencode(".png", picture)[1].tobytes(), read_image),
         "image.jpg": (cv2.imencode(".jpg", picture)[1].tobytes(), read_image),
+        "label.png": (cv2.imencode(".png", label)[1].tobytes(), read_label),
+        "palette.png": (palette.getvalue(), read_label),
+        "depth.png": (cv2.imencode(".png", depth)[1].tobytes(), read_depth),
+        "depth.npy": (array.getvalue(), read_depth),
         "spec.json": (json.dumps(NoiseSpec().to_dict()).encode(), read_spec),
     }
 

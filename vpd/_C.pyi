@@ -6,12 +6,16 @@ import typing
 import torch
 
 __all__: list[str] = [
+    "FPN",
     "AutoencoderKL",
     "CLIPImageEncoder",
     "CLIPImageOutput",
     "CLIPTextEncoder",
     "CLIPTextOutput",
+    "DepthHead",
+    "DepthMetrics",
     "DiagonalGaussian",
+    "FCNHead",
     "FreedMemory",
     "MapFusion",
     "NoiseSchedule",
@@ -20,10 +24,14 @@ __all__: list[str] = [
     "ReconstructionLoss",
     "ReferDecoder",
     "ReferMetrics",
+    "SemanticFPNHead",
+    "SemanticMetrics",
+    "SemanticScores",
     "TextAdapter",
     "UNet",
     "UNetOutput",
     "UNetTaps",
+    "UperNetHead",
     "VQModel",
     "WeightMatch",
     "contrastive_loss",
@@ -36,10 +44,16 @@ __all__: list[str] = [
     "mask_losses",
     "match_weights",
     "openai_clip_to_transformers",
+    "pixel_classes",
     "plan_conversion",
     "read_weights",
     "reconstruction_loss",
+    "segmentation_cross_entropy",
+    "segmentation_sums",
     "set_freed_memory",
+    "silog_loss",
+    "silog_of",
+    "silog_sums",
     "timestep_embedding",
     "weighted_cross_entropy",
     "write_safetensors",
@@ -254,6 +268,132 @@ class NoiseSchedule:
     def snr(self, t: torch.Tensor) -> torch.Tensor: ...
     def velocity(self, x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor: ...
 
+class FPN:
+    def __init__(
+        self, *, in_channels: collections.abc.Sequence[int], out_channels: int
+    ) -> None: ...
+    def forward(
+        self,
+        params: collections.abc.Sequence[torch.Tensor],
+        features: collections.abc.Sequence[torch.Tensor],
+    ) -> list[torch.Tensor]: ...
+    def initialise(
+        self, device: torch.device, dtype: torch.dtype, generator: torch.Generator | None = None
+    ) -> list[torch.Tensor]: ...
+    def table(self) -> list[tuple[str, list[int], bool]]: ...
+
+class SemanticFPNHead:
+    def __init__(
+        self,
+        *,
+        in_channels: collections.abc.Sequence[int],
+        num_classes: int,
+        channels: int,
+        dropout: float,
+    ) -> None: ...
+    def forward(
+        self,
+        params: collections.abc.Sequence[torch.Tensor],
+        features: collections.abc.Sequence[torch.Tensor],
+        training: bool,
+        group: tuple[str, int] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor: ...
+    def initialise(
+        self, device: torch.device, dtype: torch.dtype, generator: torch.Generator | None = None
+    ) -> list[torch.Tensor]: ...
+    def table(self) -> list[tuple[str, list[int], bool]]: ...
+
+class UperNetHead:
+    def __init__(
+        self,
+        *,
+        in_channels: collections.abc.Sequence[int],
+        num_classes: int,
+        channels: int,
+        pool_scales: collections.abc.Sequence[int],
+        dropout: float,
+    ) -> None: ...
+    def forward(
+        self,
+        params: collections.abc.Sequence[torch.Tensor],
+        features: collections.abc.Sequence[torch.Tensor],
+        training: bool,
+        group: tuple[str, int] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor: ...
+    def initialise(
+        self, device: torch.device, dtype: torch.dtype, generator: torch.Generator | None = None
+    ) -> list[torch.Tensor]: ...
+    def pool(
+        self,
+        params: collections.abc.Sequence[torch.Tensor],
+        coarsest: torch.Tensor,
+        training: bool,
+        group: tuple[str, int] | None = None,
+    ) -> torch.Tensor: ...
+    def table(self) -> list[tuple[str, list[int], bool]]: ...
+
+class FCNHead:
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_classes: int,
+        channels: int,
+        num_convs: int,
+        in_index: int,
+        dropout: float,
+    ) -> None: ...
+    def forward(
+        self,
+        params: collections.abc.Sequence[torch.Tensor],
+        features: collections.abc.Sequence[torch.Tensor],
+        training: bool,
+        group: tuple[str, int] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor: ...
+    def initialise(
+        self, device: torch.device, dtype: torch.dtype, generator: torch.Generator | None = None
+    ) -> list[torch.Tensor]: ...
+    def table(self) -> list[tuple[str, list[int], bool]]: ...
+
+class DepthHead:
+    def __init__(
+        self,
+        *,
+        dims: collections.abc.Sequence[int],
+        embed_dim: int,
+        num_filters: collections.abc.Sequence[int],
+        max_depth: float,
+        norm_groups: int,
+    ) -> None: ...
+    def decode(
+        self,
+        params: collections.abc.Sequence[torch.Tensor],
+        encoded: torch.Tensor,
+        crop: typing.Annotated[collections.abc.Sequence[int], "FixedSize(2)"],
+        training: bool,
+        group: tuple[str, int] | None = None,
+    ) -> torch.Tensor: ...
+    def encode(
+        self,
+        params: collections.abc.Sequence[torch.Tensor],
+        features: collections.abc.Sequence[torch.Tensor],
+    ) -> torch.Tensor: ...
+    def forward(
+        self,
+        params: collections.abc.Sequence[torch.Tensor],
+        features: collections.abc.Sequence[torch.Tensor],
+        crop: typing.Annotated[collections.abc.Sequence[int], "FixedSize(2)"],
+        training: bool,
+        group: tuple[str, int] | None = None,
+    ) -> torch.Tensor: ...
+    def initialise(
+        self, device: torch.device, dtype: torch.dtype, generator: torch.Generator | None = None
+    ) -> list[torch.Tensor]: ...
+    def table(self) -> list[tuple[str, list[int], bool]]: ...
+
 class WeightMatch:
     @property
     def absent(self) -> list[str]: ...
@@ -310,6 +450,58 @@ class PickScore:
     ) -> None: ...
     @property
     def n(self) -> int: ...
+
+class SemanticScores:
+    @property
+    def ious(self) -> list[float]: ...
+    @property
+    def mean_accuracy(self) -> float: ...
+    @property
+    def mean_dice(self) -> float: ...
+    @property
+    def mean_iou(self) -> float: ...
+    @property
+    def pixel_accuracy(self) -> float: ...
+    @property
+    def weighted_iou(self) -> float: ...
+
+class SemanticMetrics:
+    def __getstate__(self) -> tuple[int, int, int, torch.Tensor]: ...
+    def __init__(self, classes: int, ignore_index: int) -> None: ...
+    def __setstate__(self, arg0: tuple[int, int, int, torch.Tensor]) -> None: ...
+    def compute(self, labelled_only: bool) -> SemanticScores: ...
+    def merge(self, other: SemanticMetrics) -> None: ...
+    def update(self, prediction: torch.Tensor, target: torch.Tensor) -> None: ...
+    @property
+    def confusion(self) -> torch.Tensor: ...
+    @property
+    def n(self) -> int: ...
+
+class DepthMetrics:
+    @staticmethod
+    def names() -> typing.Annotated[list[str], "FixedSize(9)"]: ...
+    def __getstate__(
+        self,
+    ) -> tuple[float, float, str, int, int, typing.Annotated[list[float], "FixedSize(9)"]]: ...
+    def __init__(self, min_depth: float, max_depth: float, crop: str) -> None: ...
+    def __setstate__(
+        self,
+        arg0: tuple[
+            float,
+            float,
+            str,
+            int,
+            int,
+            typing.Annotated[collections.abc.Sequence[float], "FixedSize(9)"],
+        ],
+    ) -> None: ...
+    def mean(self, which: int) -> float: ...
+    def merge(self, other: DepthMetrics) -> None: ...
+    def update(self, prediction: torch.Tensor, target: torch.Tensor) -> None: ...
+    @property
+    def n(self) -> int: ...
+    @property
+    def skipped(self) -> int: ...
 
 class ReferDecoder:
     def __init__(self, *, dims: collections.abc.Sequence[int], hidden: int) -> None: ...
@@ -485,6 +677,12 @@ def openai_clip_to_transformers(
     CLIP towers by OpenAI's names, by transformers'; the rest as it is
     """
 
+def pixel_classes(
+    scores: collections.abc.Sequence[torch.Tensor],
+    flipped: collections.abc.Sequence[bool],
+    size: tuple[int, int],
+    probability: bool,
+) -> tuple[torch.Tensor, torch.Tensor | None]: ...
 def plan_conversion(
     file: collections.abc.Sequence[tuple[str, collections.abc.Sequence[int]]], to: str, path: str
 ) -> list[tuple[str, str, list[int]]]: ...
@@ -502,7 +700,38 @@ def reconstruction_loss(
     logvar: torch.Tensor,
     kl_weight: float,
 ) -> ReconstructionLoss: ...
+def segmentation_cross_entropy(
+    logits: torch.Tensor,
+    target: torch.Tensor,
+    ignore_index: int,
+    average: str,
+    weight: collections.abc.Sequence[float] | None,
+    reduction: str,
+) -> torch.Tensor: ...
+def segmentation_sums(
+    logits: torch.Tensor,
+    target: torch.Tensor,
+    ignore_index: int,
+    weight: collections.abc.Sequence[float] | None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """
+    (cross-entropy, correct pixels, valid pixels), sums
+    """
+
 def set_freed_memory(policy: FreedMemory) -> None: ...
+def silog_loss(
+    prediction: torch.Tensor, target: torch.Tensor, variance_focus: float, min_depth: float
+) -> torch.Tensor: ...
+def silog_of(
+    n: torch.Tensor, sum: torch.Tensor, squares: torch.Tensor, variance_focus: float
+) -> torch.Tensor: ...
+def silog_sums(
+    prediction: torch.Tensor, target: torch.Tensor, min_depth: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """
+    (n, sum d, sum d^2)
+    """
+
 def timestep_embedding(timesteps: torch.Tensor, dim: int) -> torch.Tensor:
     """
     [B] -> [B, dim], float32

@@ -49,7 +49,8 @@ class LoraConfig:
 
 class LowRank(nn.Module):
     """The parametrisation of one weight [out, in]. A starts as a linear layer's weight does
-    (Kaiming-uniform), B at zero, so that nothing changes at first."""
+    (Kaiming-uniform), B at zero, so that nothing changes at first. Both are float32 beside a weight
+    of half precision, to which their sum with it is rounded."""
 
     def __init__(
         self, weight: Tensor, rank: int, scale: float, generator: torch.Generator | None = None
@@ -57,12 +58,14 @@ class LowRank(nn.Module):
         super().__init__()
         out, size = weight.shape
         self.scale = scale
-        self.A = nn.Parameter(weight.new_empty(rank, size))
-        self.B = nn.Parameter(weight.new_zeros(out, rank))
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        self.A = nn.Parameter(weight.new_empty(rank, size, dtype=dtype))
+        self.B = nn.Parameter(weight.new_zeros(out, rank, dtype=dtype))
         nn.init.kaiming_uniform_(self.A, a=math.sqrt(5), generator=generator)
 
     def forward(self, weight: Tensor) -> Tensor:
-        return torch.addmm(weight, self.B, self.A, alpha=self.scale)
+        changed = torch.addmm(weight.to(self.A.dtype), self.B, self.A, alpha=self.scale)
+        return changed if weight.dtype == self.A.dtype else changed.to(weight.dtype)
 
 
 def add_lora(

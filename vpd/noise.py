@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -88,6 +88,49 @@ def latents_under(
     """Second step: latents [I, C, h, w] under a protocol, from :func:`encode_pixels`."""
     latents = posterior.mode() if spec.latent_mode == "mode" else posterior.sample()
     return add_noise_to_latents(latents, spec, scale_factor, keys) * spec.latent_scale
+
+
+def encode_under(
+    vae: AutoencoderKL,
+    pixels: Tensor,
+    specs: Sequence[NoiseSpec],
+    scale_factor: float,
+    keys: Sequence[str] | None = None,
+    image_norm: Literal["half", "none"] = "half",
+) -> list[Tensor]:
+    """What a U-Net sees of pictures under each of several protocols.
+
+    The autoencoder runs once for all protocols that show it the same pixels. Noise is paired: a
+    picture meets the same under all that differ in the timestep alone.
+
+    Args:
+        vae: Encodes the pictures.
+        pixels: [I, 3, H, W] in [-1, 1].
+        specs: The protocols.
+        scale_factor: See :func:`add_noise_to_latents`.
+        keys: An id of each picture, which its noise is drawn from; a hash of its content if None.
+        image_norm: See :func:`encode_pixels`.
+
+    Returns:
+        Latents [I, C, h, w] of each protocol.
+    """
+    if keys is None and any(spec.adds_noise for spec in specs):
+        keys = [image_key(row) for row in pixels]
+    known: dict[Hashable, Posterior] = {}
+    found = []
+    for spec in specs:
+        seen = _pixels_seen(spec)
+        if seen not in known:
+            known[seen] = encode_pixels(vae, pixels, spec, keys, image_norm)
+        found.append(latents_under(known[seen], spec, scale_factor, keys))
+    return found
+
+
+def _pixels_seen(spec: NoiseSpec) -> Hashable:
+    """Equal for protocols under which the autoencoder sees the same pixels."""
+    if not spec.changes_pixels:
+        return None
+    return object() if spec.seed is None else (spec.noise_t, spec.noise_key, spec.seed)
 
 
 def _diffuse(clean: Tensor, spec: NoiseSpec, keys: Sequence[str] | None) -> Tensor:

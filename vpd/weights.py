@@ -28,6 +28,7 @@ _FAMILIES = {
     "diffusers": ("diffusers", "diffusers-unet", "diffusers-vae"),
     "vpd": ("vpd", "vpd-refer", "vpd-seg", "vpd-depth"),
     "clip": ("clip", "clip-text", "clip-vision", "openai-clip"),
+    "heads": ("mmseg", "transformers-upernet"),
 }
 _LAYOUTS = ("auto", "unknown", *_FAMILIES, *(name for f in _FAMILIES.values() for name in f))
 _FOLDERS = ("unet", "vae", "text_encoder")  # of a diffusers model
@@ -160,8 +161,8 @@ def load_weights(
     Args:
         module: A network of vpd, a task model, or any module with such parameters.
         source: What ``read_state_dict`` takes, or a state dict.
-        layout: "auto", or the layout or family ("ldm", "diffusers", "vpd", "clip") the source must
-            have.
+        layout: "auto", or the layout or family ("ldm", "diffusers", "vpd", "clip", "heads") the
+            source must have.
         strict: Whether missing, unexpected or mismatched tensors are an error. The text encoder may
             be missing even so from official VPD checkpoints, which never hold it.
 

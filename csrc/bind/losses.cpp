@@ -5,6 +5,8 @@
 #include "losses/epsilon.h"
 #include "losses/mask_losses.h"
 #include "losses/reconstruction.h"
+#include "losses/segmentation.h"
+#include "losses/silog.h"
 
 namespace vpd::bind {
 
@@ -47,6 +49,52 @@ void bind_losses(py::module_& module) {
       py::arg("reduction"));
   module.def("contrastive_loss", &losses::contrastive_loss, py::arg("image"), py::arg("text"),
              py::arg("scale"), py::call_guard<py::gil_scoped_release>());
+
+  using ClassWeights = std::optional<std::vector<double>>;
+  module.def(
+      "segmentation_cross_entropy",
+      [](const Tensor& logits, const Tensor& target, int64_t ignore_index,
+         const std::string& average, const ClassWeights& weight, const std::string& reduction) {
+        py::gil_scoped_release release;
+        return losses::segmentation_cross_entropy(logits, target, ignore_index,
+                                                  losses::parse_average(average), weight,
+                                                  losses::parse_reduction(reduction));
+      },
+      py::arg("logits"), py::arg("target"), py::arg("ignore_index"), py::arg("average"),
+      py::arg("weight"), py::arg("reduction"));
+  module.def(
+      "segmentation_sums",
+      [](const Tensor& logits, const Tensor& target, int64_t ignore_index,
+         const ClassWeights& weight) {
+        const losses::SegmentationSums found = [&] {
+          py::gil_scoped_release release;
+          return losses::segmentation_sums(logits, target, ignore_index, weight);
+        }();
+        return std::tuple(found.cross_entropy, found.correct, found.valid);
+      },
+      py::arg("logits"), py::arg("target"), py::arg("ignore_index"), py::arg("weight"),
+      "(cross-entropy, correct pixels, valid pixels), sums");
+
+  module.def(
+      "silog_sums",
+      [](const Tensor& prediction, const Tensor& target, double min_depth) {
+        const losses::SilogSums found = [&] {
+          py::gil_scoped_release release;
+          return losses::silog_sums(prediction, target, min_depth);
+        }();
+        return std::tuple(found.n, found.sum, found.squares);
+      },
+      py::arg("prediction"), py::arg("target"), py::arg("min_depth"), "(n, sum d, sum d^2)");
+  module.def(
+      "silog_of",
+      [](const Tensor& n, const Tensor& sum, const Tensor& squares, double variance_focus) {
+        py::gil_scoped_release release;
+        return losses::silog_of({n, sum, squares}, variance_focus);
+      },
+      py::arg("n"), py::arg("sum"), py::arg("squares"), py::arg("variance_focus"));
+  module.def("silog_loss", &losses::silog_loss, py::arg("prediction"), py::arg("target"),
+             py::arg("variance_focus"), py::arg("min_depth"),
+             py::call_guard<py::gil_scoped_release>());
 
   using losses::ReconstructionLoss;
   py::class_<ReconstructionLoss>(module, "ReconstructionLoss")

@@ -1,10 +1,15 @@
 #include "bind/network.h"
+#include "metrics/depth.h"
 #include "metrics/refer.h"
+#include "metrics/semantic.h"
 
 namespace vpd::bind {
 
+using metrics::DepthMetrics;
 using metrics::PickScore;
 using metrics::ReferMetrics;
+using metrics::SemanticMetrics;
+using metrics::SemanticScores;
 
 void bind_metrics(py::module_& module) {
   py::class_<ReferMetrics>(module, "ReferMetrics")
@@ -37,6 +42,56 @@ void bind_metrics(py::module_& module) {
                       [](const std::tuple<int64_t, int64_t>& state) {
                         return PickScore{std::get<0>(state), std::get<1>(state)};
                       }));
+
+  py::class_<SemanticScores>(module, "SemanticScores")
+      .def_readonly("pixel_accuracy", &SemanticScores::pixel_accuracy)
+      .def_readonly("mean_accuracy", &SemanticScores::mean_accuracy)
+      .def_readonly("mean_iou", &SemanticScores::mean_iou)
+      .def_readonly("mean_dice", &SemanticScores::mean_dice)
+      .def_readonly("weighted_iou", &SemanticScores::weighted_iou)
+      .def_readonly("ious", &SemanticScores::ious);
+  py::class_<SemanticMetrics>(module, "SemanticMetrics")
+      .def(py::init<int64_t, int64_t>(), py::arg("classes"), py::arg("ignore_index"))
+      .def("update", &SemanticMetrics::update, py::arg("prediction"), py::arg("target"),
+           py::call_guard<py::gil_scoped_release>())
+      .def("merge", &SemanticMetrics::merge, py::arg("other"))
+      .def("compute", &SemanticMetrics::compute, py::arg("labelled_only"))
+      .def_readonly("n", &SemanticMetrics::n)
+      .def_readonly("confusion", &SemanticMetrics::confusion)
+      .def(py::pickle(
+          [](const SemanticMetrics& m) {
+            return std::tuple(m.classes, m.ignore_index, m.n, m.confusion);
+          },
+          [](const std::tuple<int64_t, int64_t, int64_t, Tensor>& state) {
+            SemanticMetrics m(std::get<0>(state), std::get<1>(state));
+            m.n = std::get<2>(state);
+            m.confusion = std::get<3>(state);
+            return m;
+          }));
+
+  py::class_<DepthMetrics>(module, "DepthMetrics")
+      .def(py::init<double, double, std::string>(), py::arg("min_depth"), py::arg("max_depth"),
+           py::arg("crop"))
+      .def("update", &DepthMetrics::update, py::arg("prediction"), py::arg("target"),
+           py::call_guard<py::gil_scoped_release>())
+      .def("merge", &DepthMetrics::merge, py::arg("other"))
+      .def_readonly("n", &DepthMetrics::n)
+      .def_readonly("skipped", &DepthMetrics::skipped)
+      .def("mean", &DepthMetrics::mean, py::arg("which"))
+      .def_static("names", [] { return DepthMetrics::kNames; })
+      .def(py::pickle(
+          [](const DepthMetrics& m) {
+            return std::tuple(m.min_depth, m.max_depth, m.crop, m.n, m.skipped, m.sums);
+          },
+          [](const std::tuple<double, double, std::string, int64_t, int64_t,
+                              decltype(DepthMetrics::sums)>& state) {
+            const auto& [min_depth, max_depth, crop, n, skipped, sums] = state;
+            DepthMetrics m(min_depth, max_depth, crop);
+            m.n = n;
+            m.skipped = skipped;
+            m.sums = sums;
+            return m;
+          }));
 }
 
 }  // namespace vpd::bind

@@ -10,9 +10,11 @@ void bind_clip_image(py::module_& module);
 void bind_clip_text(py::module_& module);
 void bind_daam(py::module_& module);
 void bind_diffusion(py::module_& module);
+void bind_heads(py::module_& module);
 void bind_io(py::module_& module);
 void bind_losses(py::module_& module);
 void bind_metrics(py::module_& module);
+void bind_pixel_classes(py::module_& module);
 void bind_refer_decoder(py::module_& module);
 void bind_unet(py::module_& module);
 
@@ -30,9 +32,11 @@ PYBIND11_MODULE(_C, module) {
   vpd::bind::bind_clip_text(module);
   vpd::bind::bind_daam(module);
   vpd::bind::bind_diffusion(module);
+  vpd::bind::bind_heads(module);
   vpd::bind::bind_io(module);
   vpd::bind::bind_losses(module);
   vpd::bind::bind_metrics(module);
+  vpd::bind::bind_pixel_classes(module);
   vpd::bind::bind_refer_decoder(module);
   vpd::bind::bind_unet(module);
 }

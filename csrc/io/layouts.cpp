@@ -6,6 +6,7 @@
 
 #include "core/check.h"
 #include "io/openai_clip.h"
+#include "io/task_names.h"
 
 namespace vpd::io {
 namespace {
@@ -160,6 +161,8 @@ std::string detect_layout(const Entries& entries, const std::vector<Network>& ne
     if (any_contains(entries, "classifier.")) return "vpd-refer";
   }
   if (networks.empty()) {
+    if (has_transformers_upernet(entries)) return "transformers-upernet";
+    if (any_contains(entries, "decode_head.")) return "mmseg";
     std::vector<std::string> names;
     for (const Entry& entry : entries) names.push_back(entry.name);
     return has_openai_clip(names) ? "openai-clip" : "unknown";

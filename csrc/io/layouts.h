@@ -33,7 +33,8 @@ std::vector<Network> find_networks(const Entries& entries);
 // Names: "sd" (Stable Diffusion v1 or InstructPix2Pix in one file); "vpd-refer", "vpd-seg",
 // "vpd-depth" (the official checkpoints); "diffusers" (several networks), "diffusers-unet",
 // "diffusers-vae"; "ldm-unet", "ldm-vae" (one network by its original names); "clip-text",
-// "clip-vision", "clip"; "openai-clip" (io/openai_clip.h); "vpd" (several networks by their
+// "clip-vision", "clip"; "openai-clip" (io/openai_clip.h); "mmseg" (a segmenter of mmsegmentation
+// on a backbone that is none of these), "transformers-upernet"; "vpd" (several networks by their
 // original names); "unknown".
 std::string detect_layout(const Entries& entries, const std::vector<Network>& networks);
 

@@ -6,6 +6,7 @@
 #include <unordered_map>
 
 #include "core/check.h"
+#include "io/task_names.h"
 
 namespace vpd::io {
 namespace {
@@ -28,12 +29,12 @@ std::string first_part(std::string_view name) {
   return dot == name.npos ? "" : std::string(name.substr(0, dot + 1));
 }
 
-// VPD keeps its adapter's gamma beside the adapter, vpd inside it.
-std::string with_gamma_inside(const std::string& name) {
-  for (const std::string_view prefix : {"", "encoder.", "module.", "module.encoder."}) {
-    if (name == std::string(prefix) + "gamma") return std::string(prefix) + "text_adapter.gamma";
-  }
-  return name;
+// The names outside networks, each file's and module's brought to the same.
+std::vector<std::string> task_names(const Entries& entries) {
+  const TaskNames own(entries);
+  std::vector<std::string> names;
+  for (const Entry& entry : entries) names.push_back(own(entry.name));
+  return names;
 }
 
 class Matcher {
@@ -44,6 +45,8 @@ class Matcher {
         path_(path),
         file_networks_(find_networks(file)),
         module_networks_(find_networks(module)),
+        file_names_(task_names(file)),
+        module_names_(task_names(module)),
         used_(file.size(), false),
         claimed_(file.size(), false),
         done_(module.size(), false) {
@@ -131,22 +134,22 @@ class Matcher {
 
   void place_by_name() {
     for (size_t i = 0; i < file_.size(); ++i) {
-      if (!claimed_[i]) free_.emplace(with_gamma_inside(file_[i].name), i);
+      if (!claimed_[i]) free_.emplace(file_names_[i], i);
     }
     std::vector<size_t> open;
     for (size_t i = 0; i < module_.size(); ++i) {
       if (done_[i]) continue;
-      const auto found = free_.find(with_gamma_inside(module_[i].name));
+      const auto found = free_.find(module_names_[i]);
       if (found == free_.end()) {
         open.push_back(i);
         continue;
       }
       pair(i, found->second, false);
-      prefixes_.insert(first_part(module_[i].name));
+      prefixes_.insert(first_part(module_names_[i]));
     }
     if (place_moved(open, "")) return;
     std::map<std::string, std::vector<size_t>> groups;
-    for (const size_t i : open) groups[first_part(module_[i].name)].push_back(i);
+    for (const size_t i : open) groups[first_part(module_names_[i])].push_back(i);
     for (const auto& [prefix, members] : groups) place_moved(members, prefix);
   }
 
@@ -155,7 +158,7 @@ class Matcher {
   bool place_moved(const std::vector<size_t>& members, const std::string& prefix) {
     if (members.size() < kMinMoved) return false;
     const auto rest = [&](size_t i) {
-      return std::string_view(module_[i].name).substr(prefix.size());
+      return std::string_view(module_names_[i]).substr(prefix.size());
     };
     std::set<std::string> proposals;
     for (size_t k = 0; k < std::min(kProposers, members.size()); ++k) {
@@ -199,7 +202,7 @@ class Matcher {
     }
     for (size_t i = 0; i < file_.size(); ++i) {
       if (used_[i] || claimed_[i] || is_ignorable(file_[i].name)) continue;
-      const std::string name = with_gamma_inside(file_[i].name);
+      const std::string& name = file_names_[i];
       const bool below = !in_network[i] &&
                          std::any_of(prefixes_.begin(), prefixes_.end(), [&](const auto& prefix) {
                            return !prefix.empty() && name.starts_with(prefix);
@@ -213,6 +216,8 @@ class Matcher {
   const std::string& path_;
   std::vector<Network> file_networks_;
   std::vector<Network> module_networks_;
+  std::vector<std::string> file_names_;  // as TaskNames has them
+  std::vector<std::string> module_names_;
   std::vector<bool> used_;     // of the file: goes to a parameter
   std::vector<bool> claimed_;  // of the file: belongs to a network that the module has
   std::vector<bool> done_;     // of the module

@@ -1,5 +1,7 @@
 #include "losses/common.h"
 
+#include <ATen/ops/aminmax.h>
+
 #include "core/check.h"
 
 namespace vpd::losses {
@@ -34,7 +36,8 @@ void check_pixel_target(const char* name, const at::Tensor& logits, const at::Te
             name, ": target must be int64 [", logits.size(0), ", ", logits.size(2), ", ",
             logits.size(3), "], got ", target.dtype(), " ", target.sizes());
   if (!has_values(target)) return;
-  const int64_t lowest = target.min().item<int64_t>(), highest = target.max().item<int64_t>();
+  const auto [least, most] = at::aminmax(target);
+  const int64_t lowest = least.item<int64_t>(), highest = most.item<int64_t>();
   VPD_CHECK(lowest >= 0 && highest < logits.size(1), name, ": target classes must be in [0, ",
             logits.size(1), "), got ", lowest < 0 ? lowest : highest);
 }

@@ -6,10 +6,10 @@
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/softplus.h>
 #include <ATen/ops/stack.h>
-#include <ATen/ops/upsample_bilinear2d.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "core/check.h"
+#include "ops/resize_bilinear.h"
 
 namespace vpd::losses {
 
@@ -113,7 +113,7 @@ MaskLosses mask_losses(const Tensor& scores, const Tensor& target,
   const Tensor wide = widened(scores);
   Tensor d = (wide.select(1, 1) - wide.select(1, 0)).unsqueeze(1).contiguous();
   if (d.sizes().slice(2) != target.sizes().slice(1)) {
-    d = at::upsample_bilinear2d(d, target.sizes().slice(1), /*align_corners=*/true);
+    d = ops::resize_bilinear(d, target.sizes().slice(1), /*align_corners=*/true);
   }
   check_pixel_target(kName, d.expand({-1, 2, -1, -1}), target, 2);
   d = d.squeeze(1).contiguous();

@@ -1,13 +1,9 @@
 #include "models/refer_decoder.h"
 
-#include <ATen/autocast_mode.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/upsample_bilinear2d.h>
-
-#include <algorithm>
-
 #include "core/check.h"
+#include "nn/feature_maps.h"
 #include "nn/layout.h"
+#include "ops/resize_bilinear.h"
 
 namespace vpd::models {
 
@@ -16,32 +12,11 @@ namespace {
 constexpr int64_t kClasses = 2;  // background, target
 
 ReferDecoderConfig checked(ReferDecoderConfig config) {
-  VPD_CHECK(
-      config.dims.size() >= 2 && config.hidden > 0 &&
-          std::all_of(config.dims.begin(), config.dims.end(), [](int64_t d) { return d > 0; }),
-      "ReferDecoderConfig: dims must be at least two positive channel counts and hidden "
-      "positive, got dims ",
-      at::IntArrayRef(config.dims), " and hidden ", config.hidden);
+  VPD_CHECK(config.dims.size() >= 2 && config.hidden > 0 && nn::are_channels(config.dims),
+            "ReferDecoderConfig: dims must be at least two positive channel counts and hidden "
+            "positive, got dims ",
+            at::IntArrayRef(config.dims), " and hidden ", config.hidden);
   return config;
-}
-
-// What convolutions compute in: autocast's dtype where it is on.
-at::ScalarType compute_type(const Tensor& weight) {
-  const auto device = weight.device().type();
-  const bool autocast = at::autocast::is_autocast_available(device) &&
-                        at::autocast::is_autocast_enabled(device) &&
-                        weight.scalar_type() == at::kFloat;
-  return autocast ? at::autocast::get_autocast_dtype(device) : weight.scalar_type();
-}
-
-// x, interpolated to the size of skip, before skip; in their own dtype (autocast would take both
-// to float32 and back).
-Tensor joined(Tensor x, const Tensor& skip) {
-  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
-  if (x.sizes().slice(2) != skip.sizes().slice(2)) {
-    x = at::upsample_bilinear2d(x, skip.sizes().slice(2), /*align_corners=*/true);
-  }
-  return at::cat({x, skip}, 1);
 }
 
 }  // namespace
@@ -69,28 +44,19 @@ ReferDecoder::ReferDecoder(ReferDecoderConfig config)
       }()),
       out_(Scope(table_) / "conv1_1", config_.hidden, kClasses) {}
 
-void ReferDecoder::check_features(const std::vector<Tensor>& features) const {
-  VPD_CHECK(features.size() == config_.dims.size(), "refer_decoder: expected ", config_.dims.size(),
-            " feature maps, fine to coarse, got ", features.size());
-  for (size_t i = 0; i < features.size(); ++i) {
-    const Tensor& map = features[i];
-    VPD_CHECK(map.dim() == 4 && map.size(1) == config_.dims[i] && map.is_floating_point() &&
-                  map.size(0) == features[0].size(0) && map.size(2) > 0 && map.size(3) > 0,
-              "refer_decoder: feature map ", i, " must be floating point [B, ", config_.dims[i],
-              ", H, W] with the batch size of map 0, got ", map.dtype(), " ", map.sizes());
-  }
-}
-
 Tensor ReferDecoder::forward(const Params& p, const std::vector<Tensor>& features, bool training,
                              const ops::ProcessGroup* group) const {
-  check_features(features);
-  const auto dtype = compute_type(p[Slot(0)]);
-  Tensor x = nn::channels_last(features.back().to(dtype));
+  nn::check_maps("refer_decoder", features, config_.dims);
+  const auto dtype = nn::compute_type(p[Slot(0)]);
+  Tensor x = nn::channels_last(features.back(), dtype);
   for (size_t i = 0; i < stages_.size(); ++i) {
     const Stage& stage = stages_[i];
-    const Tensor skip = nn::channels_last(features[features.size() - 2 - i].to(dtype));
-    x = stage.bn1(p, stage.conv1(p, joined(x, skip)), training, group).relu_();
-    x = stage.bn2(p, stage.conv2(p, x), training, group).relu_();
+    const Tensor skip = nn::channels_last(features[features.size() - 2 - i], dtype);
+    if (x.sizes().slice(2) != skip.sizes().slice(2)) {
+      x = ops::resize_bilinear(x, skip.sizes().slice(2), /*align_corners=*/true);
+    }
+    x = stage.bn1.relu(p, stage.conv1(p, x, skip), training, group);
+    x = stage.bn2.relu(p, stage.conv2(p, x), training, group);
   }
   return out_(p, x);
 }

@@ -33,7 +33,6 @@ class ReferDecoder {
     nn::Conv2d conv2;
     nn::BatchNorm2d bn2;
   };
-  void check_features(const std::vector<Tensor>& features) const;
 
   ReferDecoderConfig config_;
   ParamTable table_;

@@ -132,7 +132,7 @@ UNet::UNet(UNetConfig config)
       }()),
       out_norm_(Scope(table_) / "out" / 0, config_.norm_groups, config_.model_channels, kOutEps),
       out_conv_(Scope(table_) / "out" / 2, config_.model_channels, config_.out_channels,
-                {.zero_init = true}) {
+                {.init = Init::zeros()}) {
   for (std::vector<UNetBlock>* blocks : {&down_, &middle_, &up_}) {
     for (UNetBlock& block : *blocks) block.own = table_.range(block.name);
   }

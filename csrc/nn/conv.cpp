@@ -2,20 +2,18 @@
 
 #include <ATen/ops/linear.h>
 
+#include "core/check.h"
 #include "nn/layout.h"
 #include "ops/conv2d.h"
 
 namespace vpd::nn {
 
-Conv2d::Conv2d(Scope scope, int64_t in, int64_t out, Conv2dOptions options)
-    : options_(options),
-      weight_(scope.declare(
-          "weight", {out, in, options.kernel, options.kernel},
-          options.zero_init ? Init::zeros() : Init::fan_in(in * options.kernel * options.kernel))) {
+Conv2d::Conv2d(Scope scope, int64_t in, int64_t out, Conv2dOptions options) : options_(options) {
+  const int64_t kernel = options.kernel;
+  const Init standard = Init::fan_in(in * kernel * kernel);
+  weight_ = scope.declare("weight", {out, in, kernel, kernel}, options.init.value_or(standard));
   if (options.bias) {
-    bias_ = scope.declare(
-        "bias", {out},
-        options.zero_init ? Init::zeros() : Init::fan_in(in * options.kernel * options.kernel));
+    bias_ = scope.declare("bias", {out}, options.init ? Init::zeros() : standard);
   }
 }
 
@@ -24,10 +22,14 @@ Tensor Conv2d::operator()(const Params& p, const Tensor& x) const {
   return ops::conv2d(x, p[weight_], bias, options_.stride, options_.padding);
 }
 
-Conv1x1::Conv1x1(Scope scope, int64_t in, int64_t out, bool zero_init)
-    : weight_(
-          scope.declare("weight", {out, in, 1, 1}, zero_init ? Init::zeros() : Init::fan_in(in))),
-      bias_(scope.declare("bias", {out}, zero_init ? Init::zeros() : Init::fan_in(in))) {}
+Tensor Conv2d::operator()(const Params& p, const Tensor& x, const Tensor& tail) const {
+  VPD_CHECK(options_.stride == 1 && !bias_, "Conv2d: joined inputs need stride 1 and no bias");
+  return ops::conv2d_joined(x, tail, p[weight_], options_.padding);
+}
+
+Conv1x1::Conv1x1(Scope scope, int64_t in, int64_t out, std::optional<Init> init)
+    : weight_(scope.declare("weight", {out, in, 1, 1}, init.value_or(Init::fan_in(in)))),
+      bias_(scope.declare("bias", {out}, init ? Init::zeros() : Init::fan_in(in))) {}
 
 Tensor Conv1x1::operator()(const Params& p, const Tensor& x) const {
   return to_image(on_tokens(p, to_tokens(x)), x.size(2), x.size(3));

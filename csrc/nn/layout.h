@@ -9,6 +9,11 @@ inline at::Tensor channels_last(const at::Tensor& x) {
   return x.contiguous(at::MemoryFormat::ChannelsLast);
 }
 
+// The same in another dtype, in one pass.
+inline at::Tensor channels_last(const at::Tensor& x, at::ScalarType dtype) {
+  return x.to(dtype, /*non_blocking=*/false, /*copy=*/false, at::MemoryFormat::ChannelsLast);
+}
+
 // [B, C, H, W] -> [B, H*W, C]
 inline at::Tensor to_tokens(const at::Tensor& x) {
   return channels_last(x)

@@ -40,8 +40,14 @@ class BatchNorm2d {
   BatchNorm2d(Scope scope, int64_t channels);
   Tensor operator()(const Params& p, const Tensor& x, bool training,
                     const ops::ProcessGroup* group = nullptr) const;
+  // With the ReLU that follows it in every head.
+  Tensor relu(const Params& p, const Tensor& x, bool training,
+              const ops::ProcessGroup* group = nullptr) const;
 
  private:
+  static constexpr double kMomentum = 0.1, kEps = 1e-5;
+  void count(const Params& p, const Tensor& x, const ops::ProcessGroup* group) const;
+
   Slot weight_;
   Slot bias_;
   Slot running_mean_;

@@ -7,7 +7,7 @@ ResBlock::ResBlock(Scope scope, int64_t in, int64_t out, int64_t embedding, int6
       conv_in_(scope / "in_layers" / 2, in, out),
       embedding_(scope / "emb_layers" / 1, embedding, out),
       norm_out_(scope / "out_layers" / 0, groups, out, 1e-5),
-      conv_out_(scope / "out_layers" / 3, out, out, {.zero_init = true}) {
+      conv_out_(scope / "out_layers" / 3, out, out, {.init = Init::zeros()}) {
   if (in != out) skip_.emplace(scope / "skip_connection", in, out);
 }
 

@@ -87,7 +87,7 @@ SpatialTransformer::SpatialTransformer(Scope scope, int64_t channels, int64_t co
         }
         return blocks;
       }()),
-      proj_out_(scope / "proj_out", channels, channels, /*zero_init=*/true) {}
+      proj_out_(scope / "proj_out", channels, channels, Init::zeros()) {}
 
 Tensor SpatialTransformer::operator()(const Params& p, const Tensor& x, const Context& context,
                                       MapRequest request, std::vector<Tensor>* maps) const {

@@ -1,5 +1,6 @@
 #include "ops/conv2d.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/conv2d.h>
 #include <ATen/ops/convolution_backward.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -37,6 +38,37 @@ class FrozenConv2d : public torch::autograd::Function<FrozenConv2d> {
   }
 };
 
+class ConstantTail : public torch::autograd::Function<ConstantTail> {
+ public:
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& tail,
+                        const Tensor& weight, int64_t padding) {
+    const Tensor joined = at::cat({x, tail}, 1);
+    ctx->save_for_backward({joined, weight});
+    ctx->saved_data["sizes"] = x.sizes();
+    ctx->saved_data["padding"] = padding;
+    return at::conv2d(joined, weight, std::nullopt, 1, padding);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const variable_list saved = ctx->get_saved_variables();
+    const Tensor &joined = saved[0], &weight = saved[1], &grad = grads[0];
+    const std::vector<int64_t> padding(2, ctx->saved_data["padding"].toInt());
+    const auto backward = [&](const Tensor& x, const Tensor& own, bool input) {
+      return at::convolution_backward(grad, x, own, std::nullopt, {1, 1}, padding, {1, 1},
+                                      /*transposed=*/false, {0, 0}, /*groups=*/1,
+                                      {input, !input, false});
+    };
+    variable_list result(4);
+    const auto sizes = ctx->saved_data["sizes"].toIntVector();
+    const Tensor x = grad.new_empty({1}).expand(sizes);  // asked for its size alone
+    result[0] = std::get<0>(backward(x, weight.narrow(1, 0, sizes[1]), /*input=*/true));
+    if (ctx->needs_input_grad(2)) {
+      result[2] = std::get<1>(backward(joined, weight, /*input=*/false));
+    }
+    return result;
+  }
+};
+
 }  // namespace
 
 Tensor conv2d(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
@@ -46,6 +78,13 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const std::optional<Tensor>
     return FrozenConv2d::apply(x, weight, bias, stride, padding);
   }
   return at::conv2d(x, weight, bias, stride, padding);
+}
+
+Tensor conv2d_joined(const Tensor& x, const Tensor& tail, const Tensor& weight, int64_t padding) {
+  if (x.requires_grad() && !tail.requires_grad() && at::GradMode::is_enabled()) {
+    return ConstantTail::apply(x, tail, weight.to(x.scalar_type()), padding);
+  }
+  return conv2d(at::cat({x, tail}, 1), weight, std::nullopt, /*stride=*/1, padding);
 }
 
 }  // namespace vpd::ops

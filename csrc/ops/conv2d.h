@@ -10,4 +10,9 @@ namespace vpd::ops {
 at::Tensor conv2d(const at::Tensor& x, const at::Tensor& weight,
                   const std::optional<at::Tensor>& bias, int64_t stride, int64_t padding);
 
+// conv2d of x and tail side by side ([B, C1, H, W] and [B, C2, H, W]), stride 1, without bias.
+// Where tail has no gradient none is computed for it.
+at::Tensor conv2d_joined(const at::Tensor& x, const at::Tensor& tail, const at::Tensor& weight,
+                         int64_t padding);
+
 }  // namespace vpd::ops

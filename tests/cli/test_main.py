@@ -59,7 +59,7 @@ def test_version(run):
     [
         (["predct"], "did you mean 'predict'?"),
         (["data"], "vpd data takes one of: make, check"),
-        (["predict"], "required: image, text"),
+        (["predict"], "required: image"),
         (["predict", "a.png", "a cube", "--modle", "x"], "--modle"),
         (["predict", "a.png", "a cube", "--dtype", "float16"], "float16"),
         (["predict", "nowhere.png", "a cube", "--model", "{refer}"], "nowhere.png: No such file"),

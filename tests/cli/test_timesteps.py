@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import cv2
 import pytest
@@ -14,6 +18,8 @@ from vpd.protocol import NoiseSpec
 from vpd.tasks.maps import own_noise
 from vpd.tasks.similarity import similarity
 from vpd.tasks.timesteps import evaluate_timesteps
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_evaluate_at_timesteps(run_json, run, desk, refer):
@@ -34,6 +40,24 @@ def test_evaluate_at_timesteps(run_json, run, desk, refer):
     assert code == 0
     assert "|   t | P@0.5 | P@0.6 | P@0.7 | P@0.8 | P@0.9 | " in out
     assert sorted(path.name for path in desk.iterdir()) == ["image.png", "there"]
+
+
+def test_several_processes_answer_once(run_json, refer, tmp_path):
+    words = ["evaluate", "--model", refer, "--limit", "6", "--batch", "8", "--text-blind"]
+    words += ["--protocol", "latent_match", "--timesteps", "0,300", "--json"]
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [sys.executable, "-m", *torchrun, "-m", "vpd.cli", *words, "--out", str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found, want = json.loads(done.stdout), run_json(*words[:-1])
+    for one, other in zip(found["results"], want["results"], strict=True):
+        assert one["metrics"] == pytest.approx(other["metrics"], abs=1e-6)
+        assert one["protocol"] == other["protocol"]
+    assert len((tmp_path / "timesteps.jsonl").read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize(

@@ -199,6 +199,140 @@ def test_official_refer_checkpoint_fits_a_whole_model():
     assert pairs["vae.quant_conv.bias"] == "encoder_vq.quant_conv.bias"
 
 
+class Semantic(nn.Module):
+    """The parts of a semantic model: what it calls its head is what the file calls decode_head."""
+
+    def __init__(self, head):
+        super().__init__()
+        self.vae = full_size("encoder")
+        with torch.device("meta"):
+            self.unet = full_size("unet")
+            self.adapter = vpd.TextAdapter(768)
+            self.neck = vpd.FPN(vpd.FPNConfig(feature_dims(self.unet.feature_channels, 150)))
+            self.head = head()
+            self.register_buffer("class_embeddings", torch.empty(150, 768))
+
+
+class Depth(nn.Module):
+    """The parts of a depth model."""
+
+    def __init__(self):
+        super().__init__()
+        self.vae = full_size("encoder")
+        with torch.device("meta"):
+            self.unet = full_size("unet")
+            self.adapter = vpd.TextAdapter(768)
+            self.head = vpd.DepthHead()
+            self.register_buffer("class_embeddings", torch.empty(27, 768))
+
+
+def semantic_fpn():
+    return vpd.SemanticFPNHead(vpd.SemanticFPNHeadConfig((256,) * 4, num_classes=150))
+
+
+@pytest.mark.parametrize("wrapped", ["", "module."])
+def test_official_semantic_checkpoint_fits_a_whole_model(wrapped):
+    official = key_list("vpd_seg")["tensors"]
+    module = of_module(Semantic(semantic_fpn))
+    file = entries({wrapped + name: shape for name, shape in official.items()})
+    match = core.match_weights(file, module, "file")
+    assert_fits(match)
+    assert match.absent == []
+    pairs = {ours: theirs.removeprefix(wrapped) for ours, theirs in match.pairs}
+    assert set(pairs.values()) == {k for k in official if not k.startswith("sd_model.")}
+    assert pairs["class_embeddings"] == "class_embeddings"
+    assert pairs["adapter.gamma"] == "gamma"
+    assert pairs["neck.fpn_convs.3.conv.bias"] == "neck.fpn_convs.3.conv.bias"
+    assert pairs["head.conv_seg.weight"] == "decode_head.conv_seg.weight"
+    assert pairs["head.scale_heads.3.4.bn.bias"] == "decode_head.scale_heads.3.4.bn.bias"
+
+
+@pytest.mark.parametrize("wrapped", ["", "module."])
+def test_official_depth_checkpoint_fits_a_whole_model(wrapped):
+    official = key_list("vpd_depth")["tensors"]
+    module = of_module(Depth())
+    file = entries({wrapped + name: shape for name, shape in official.items()})
+    match = core.match_weights(file, module, "file")
+    assert_fits(match)
+    assert set(match.absent) == {n for n, _ in module if n.startswith("unet.out.")}
+    pairs = {ours: theirs.removeprefix(wrapped) for ours, theirs in match.pairs}
+    assert set(pairs.values()) == set(official)
+    assert pairs["class_embeddings"] == "encoder.class_embeddings"
+    assert pairs["adapter.gamma"] == "encoder.gamma"
+    assert pairs["adapter.fc.0.bias"] == "encoder.text_adapter.fc.0.bias"
+    assert pairs["head.encoder.layer1.3.weight"] == "encoder.layer1.3.weight"
+    assert pairs["head.decoder.deconv_layers.4.weight"] == "decoder.deconv_layers.4.weight"
+    assert pairs["head.last_layer_depth.2.bias"] == "last_layer_depth.2.bias"
+
+
+def heads_of(source):
+    with torch.device("meta"):
+        if source == "vpd_depth":
+            return {"": vpd.DepthHead()}
+        neck = vpd.FPN(vpd.FPNConfig((320, 790, 1430, 1280)))
+        return {"neck.": neck, "decode_head.": semantic_fpn()}
+
+
+@pytest.mark.parametrize("source", ["vpd_seg", "vpd_depth"])
+def test_heads_alone_fit_official_checkpoints(source):
+    tensors = key_list(source)["tensors"]
+    for prefix, head in heads_of(source).items():
+        match = core.match_weights(entries(tensors), of_module(head), "file")
+        assert_fits(match)
+        assert dict(match.pairs) == {name: prefix + name for name, _ in of_module(head)}
+
+
+@pytest.mark.parametrize(
+    ("source", "more"),
+    [
+        ("vpd_seg", "decode_head.scale_heads.3.6.conv.weight"),
+        ("vpd_depth", "decoder.deconv_layers.9.weight"),
+    ],
+)
+def test_what_a_head_has_no_place_for_is_unexpected(source, more):
+    module = Depth() if source == "vpd_depth" else Semantic(semantic_fpn)
+    tensors = key_list(source)["tensors"] | {more: [1]}
+    assert core.match_weights(entries(tensors), of_module(module), "file").unexpected == [more]
+    alone = list(heads_of(source).values())[-1]
+    assert core.match_weights(entries(tensors), of_module(alone), "file").unexpected == [more]
+
+
+def test_heads_of_mmsegmentation_and_transformers():
+    with torch.device("meta"):
+        heads = nn.ModuleDict(
+            {
+                "head": vpd.UperNetHead(vpd.UperNetHeadConfig((8, 8, 8), num_classes=4)),
+                "aux_head": vpd.FCNHead(vpd.FCNHeadConfig(8, num_classes=4)),
+            }
+        )
+    ours = of_module(heads)
+
+    def theirs(name):
+        name = name.replace("aux_head.", "auxiliary_head.")
+        return name if name.startswith("aux") else name.replace("head.", "decode_head.")
+
+    mmseg = {theirs(name): shape for name, shape in ours} | {"backbone.norm.weight": [8]}
+    hf = {
+        name.replace(".bn.", ".batch_norm.").replace("conv_seg.", "classifier."): shape
+        for name, shape in mmseg.items()
+    }
+    for file, layout in ((mmseg, "mmseg"), (hf, "transformers-upernet")):
+        match = core.match_weights(entries(file), ours, "file")
+        assert match.layout == core.detect_layout(entries(file)) == layout
+        assert_fits(match)
+        assert len(match.pairs) == len(ours)
+
+
+def test_auxiliary_head_like_the_head_takes_its_own_weights():
+    with torch.device("meta"):
+        fcn = vpd.FCNHead(vpd.FCNHeadConfig(8, num_classes=4))
+    names = of_module(nn.ModuleDict({"head": fcn, "aux_head": fcn}))
+    file = [(f"{p}.{n}", s) for p in ("auxiliary_head", "decode_head") for n, s in of_module(fcn)]
+    pairs = dict(core.match_weights(file, names, "file").pairs)
+    assert pairs["head.conv_seg.bias"] == "decode_head.conv_seg.bias"
+    assert pairs["aux_head.conv_seg.bias"] == "auxiliary_head.conv_seg.bias"
+
+
 def test_other_token_length_is_a_mismatch():
     module = Refer(tokens=40)
     match = core.match_weights(entries(key_list("vpd_refer")["tensors"]), of_module(module), "file")

@@ -33,7 +33,7 @@ def parts_of(model, pixels, text, noise) -> dict:
     ids = tokenize(text, model.config.token_length).ids
     end = ids[0].tolist().index(EOS)
     with torch.no_grad():
-        latents = noisy_latents(model, pixels, noise)
+        (latents,) = noisy_latents(model, pixels, [noise])
         out = model.unet(latents, noise.timestep, context(model, ids), taps=vpd.Taps())
     parts = {("features", 2**level): f for level, f in enumerate(out.features)}
     parts |= {("attention", s): maps for s, maps in out.attention.items()}

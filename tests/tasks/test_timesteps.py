@@ -9,7 +9,9 @@ import cv2
 import pytest
 import tiny
 import torch
+import torch.distributed as dist
 
+from vpd.images import to_network
 from vpd.protocol import NoiseSpec
 from vpd.tasks.evaluate import evaluate_refer, under
 from vpd.tasks.passes import TextStates
@@ -44,6 +46,19 @@ def split():
     return tiny.val_scenes(SCENES)
 
 
+def overlaps(model, split) -> list[tuple[int, int]]:
+    """Intersection and union of every sentence's mask, each in a forward of its own."""
+    found = []
+    for picture in refer_samples(split):
+        pixels = to_network(picture.image, 64)
+        for question in picture.questions:
+            with torch.no_grad():
+                scores = model.logits(pixels, model.encode_text([question.text]))[0]
+            mask, truth = (scores[1] > scores[0]).numpy(), question.mask[1::2, 1::2]
+            found.append((int((mask & truth).sum()), int((mask | truth).sum())))
+    return found
+
+
 def texts_of(split) -> list[list[str]]:
     return [[q.text for q in picture.questions] for picture in refer_samples(split)]
 
@@ -66,6 +81,23 @@ def test_scores_are_those_of_separate_evaluations(model, split, noises, batch):
         assert one.metrics == pytest.approx(want.metrics, abs=1e-6)
         assert one.protocol == want.protocol
     assert len({one.metrics["mIoU"] for one in found}) > 1 or len(found) == 1
+
+
+@pytest.mark.parametrize("ensemble", [(), (50, 300)], ids=["one map", "averaged maps"])
+def test_scores_are_those_of_single_forwards(model, split, ensemble):
+    """Protocols that tell the U-Net different things, in the same passes."""
+    noises = [*protocol("latent_match", (0, 300)), *protocol("latent_fixed", (300,))]
+    noises += protocol("pixel_match", (500,), seed=3)
+    twin = under(model, noises[0], attn_t_ensemble=ensemble)
+    found = evaluate_timesteps(twin, split, noises, batch=7, progress=False)
+    for noise, one in zip(noises, found, strict=True):
+        rows = overlaps(under(twin, noise), split)
+        mean = sum(i / u for i, u in rows) / len(rows)
+        whole = sum(i for i, _ in rows) / sum(u for _, u in rows)
+        assert one.metrics["mIoU"] == pytest.approx(100 * mean, abs=1e-6)
+        assert one.metrics["oIoU"] == pytest.approx(100 * whole, abs=1e-6)
+        assert one.protocol["noise"] == noise.to_dict()
+        assert one.protocol["attn_t_ensemble"] == list(ensemble)
 
 
 def test_every_part_runs_as_often_as_it_must(model, split):
@@ -109,15 +141,67 @@ def test_more_sentences_than_a_batch(model, split):
     assert max(map(len, texts_of(split))) > 2
 
 
-def test_a_model_that_averages_maps_over_timesteps(split):
-    model = under(
-        tiny.segmenter(1).double(), NoiseSpec.preset("latent_match"), attn_t_ensemble=(50, 300)
-    )
-    noises = protocol("latent_match", (0, 100))
-    found = evaluate_timesteps(model, split, noises, limit=2, progress=False)
-    for noise, one in zip(noises, found, strict=True):
-        want = evaluate_refer(under(model, noise), split, limit=2, progress=False)
-        assert one.metrics == pytest.approx(want.metrics, abs=1e-6)
+def test_a_model_that_averages_maps_over_timesteps_shares_its_encodes(split):
+    own = NoiseSpec.preset("latent_match")
+    model = under(tiny.segmenter(1), own, attn_t_ensemble=(50, 300))
+    with counted(model) as work:
+        evaluate_timesteps(model, split, protocol("latent_match"), text_blind=True, progress=False)
+    texts = texts_of(split)
+    sentences, distinct = sum(map(len, texts)), len({t for own in texts for t in own})
+    assert (work.images, work.texts) == (SCENES, distinct + 1)
+    assert work.rows == (sentences + SCENES) * len(STEPS) * 3
+    assert work.stems == SCENES * len(STEPS) * 3
+
+
+class Watched(list):
+    """Pictures at hand that remember which of them were read."""
+
+    name, split = "mine", "val"
+
+    def __init__(self, pictures):
+        super().__init__(pictures)
+        self.read = []
+
+    def __getitem__(self, place):
+        self.read.append(place)
+        return super().__getitem__(place)
+
+    def sentences(self, place):
+        return len(list.__getitem__(self, place).questions)
+
+    def floors(self, limit):
+        return {}
+
+
+class Group:
+    """One of several processes, the others being elsewhere."""
+
+    def __init__(self, rank, size):
+        self.rank, self.size = lambda: rank, lambda: size
+
+
+def test_processes_read_their_own_pictures_alone(model, split, monkeypatch):
+    noises = protocol("latent_match", (0, 300))
+    pictures = list(refer_samples(split))
+    want = evaluate_timesteps(model, Watched(pictures), noises, batch=6, progress=False)
+    counted_by, read = [], []
+
+    def gather(found, own, group):
+        counted_by.append(own)
+        found[:] = [*counted_by, *[own] * (len(found) - len(counted_by))]
+
+    monkeypatch.setattr(dist, "all_gather_object", gather)
+    for rank in range(2):
+        samples = Watched(pictures)
+        found = evaluate_timesteps(
+            model, samples, noises, batch=6, progress=False, group=Group(rank, 2)
+        )
+        read.append(samples.read)
+    # The last one has what both have counted.
+    for one, other in zip(found, want, strict=True):
+        assert one.metrics == pytest.approx(other.metrics, abs=1e-6)
+    assert all(read)
+    assert sorted(read[0] + read[1]) == list(range(SCENES))
 
 
 def test_training_goes_on_as_it_was(model, split):

@@ -59,14 +59,15 @@ def base(tmp_path_factory) -> dict[str, Any]:
     return {**fields, "progress": False, "eval_batch": 6}
 
 
-RUNS = ("whole", "passes", "cached")
+RUNS = ("whole", "passes", "cached", "fresh")
 
 
 def run(name: str, base: dict[str, Any], out: Path) -> dict[str, float]:
     """What is run by one process, and by two."""
     accumulated = {**base["loop"], "micro_batch": 2 // present().count}
     frozen = {"freeze": "unet", "text_adapter": False, "select": "best"}
-    change = {"whole": {}, "passes": {"loop": accumulated}, "cached": frozen}[name]
+    fresh = {"protocol": "pixel", "t": 300, "fresh_noise": True}
+    change = {"whole": {}, "passes": {"loop": accumulated}, "cached": frozen, "fresh": fresh}[name]
     with pytest.MonkeyPatch.context() as patch:  # takes longer than such a run
         patch.setattr(refer, "footprint", lambda config: SimpleNamespace(table=lambda: ""))
         return refer.train(read(refer.ReferTrainConfig, {**base, "out": str(out / name), **change}))

@@ -18,8 +18,9 @@ from vpd.protocol import NoiseSpec
 
 pytest.importorskip("lightning")
 from vpd.train.feature_cache import CachedFeatures
+from vpd.train.picture_latents import latents_name, reproducible
 from vpd.train.refer import ReferTrainConfig, build, train
-from vpd.train.refer_table import ReferTable, latents_name, reproducible, tabletop_refs
+from vpd.train.refer_table import ReferTable, tabletop_refs
 from vpd.train.row_store import RowStore, digest
 
 

@@ -86,12 +86,34 @@ def test_what_saves_memory_at_full_size():
     assert step(freeze="unet", text_adapter=False) < 0.2 * frozen
 
 
+def test_frozen_networks_in_half_precision_at_full_size():
+    config = ReferTrainConfig(**FULL, loop=LOOP, freeze="unet")
+    whole, half = footprint(config), footprint(replace(config, frozen_dtype="bfloat16"))
+    frozen = sum(part.total for part in whole.parts if part.name in ("vae", "text", "unet"))
+    assert whole.weights - half.weights == 2 * frozen
+    assert half.parts == whole.parts
+    assert (half.gradients, half.optimizer) == (whole.gradients, whole.optimizer)
+    assert half.step < 0.7 * whole.step  # the decoder's part of it stays
+    assert half.peak < 0.55 * whole.peak
+    cached = replace(config, text_adapter=False, frozen_dtype="float16")
+    assert footprint(cached).weights == half.weights
+
+
+def test_pictures_that_are_encoded_in_every_step_count():
+    config = ReferTrainConfig(**FULL, loop=LOOP, freeze="unet", text_adapter=False)
+    config = replace(config, protocol="pixel", t=100, recompute="all")
+    once, anew = footprint(config), footprint(replace(config, fresh_noise=True))
+    assert anew.step > once.step + 100e6  # the autoencoder at 512 px: 128 channels of 512 x 512
+    assert anew.weights == once.weights
+
+
 MEASURE = """
 import json, sys, torch
 import vpd.train.footprint as module
 from vpd.memory import peak_resident, reset_peak, resident, set_freed_memory
 from vpd.models.unet import UNetConfig
 from vpd.tasks.refer import ReferConfig, ReferSegmenter
+from vpd.train.frozen import hold_frozen
 from vpd.train.loop import LoopConfig
 from vpd.train.refer_config import ReferTrainConfig
 from vpd.train.refer_training import ReferTraining
@@ -106,6 +128,7 @@ def shape(width, size):
     return ReferConfig(unet=unet, image_size=size, token_length=24, hidden=2 * width)
 
 def steps(model, batch):
+    hold_frozen(model, config)
     training = ReferTraining(model, config)
     optimizer = torch.optim.AdamW(training.parameters(), fused=True)
     for _ in range(2):
@@ -119,6 +142,7 @@ module.empty_model = lambda config: ReferSegmenter(large)
 found = module.footprint(config)
 steps(ReferSegmenter(small), module._batch(config, small))  # brings the libraries' code in
 model, batch = ReferSegmenter(large), module._batch(config, large)
+hold_frozen(model, config)
 before = resident()
 reset_peak()
 steps(model, batch)
@@ -134,6 +158,7 @@ print(json.dumps([found.peak - found.weights, peak_resident() - before]))
         pytest.param({"recompute": "all"}, id="recomputed", marks=pytest.mark.slow),
         pytest.param({"freeze": "unet"}, id="frozen"),
         pytest.param({"freeze": "unet", "recompute": "all"}, id="frozen-recomputed"),
+        pytest.param({"freeze": "unet", "frozen_dtype": "bfloat16"}, id="frozen-bfloat16"),
     ],
 )
 def test_the_prediction_is_what_is_measured(changes):

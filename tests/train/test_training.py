@@ -17,14 +17,13 @@ from vpd.models.clip import CLIPConfig
 from vpd.models.clip_image import CLIPImageConfig
 from vpd.models.clip_text import CLIPTextConfig
 from vpd.models.unet import UNetConfig
-from vpd.protocol import NoiseSpec
 from vpd.tasks.foundation import FoundationConfig
 
 pytest.importorskip("lightning")
 from vpd.train.contrastive import ContrastiveStage
 from vpd.train.denoiser import DenoiserStage
-from vpd.train.loop import LoopConfig, step_generator
-from vpd.train.pretrain import PretrainConfig, pretrain
+from vpd.train.loop import LoopConfig, optimizer_of, step_generator
+from vpd.train.pretrain import PretrainConfig, _pin, pretrain
 from vpd.train.refer import ReferData, ReferTrainConfig, build, train
 from vpd.train.vae import VAEStage
 
@@ -126,6 +125,11 @@ def test_a_finished_run_is_not_repeated_and_another_config_is_refused(foundation
     assert (out / "denoiser" / "weights.safetensors").stat().st_mtime_ns == before
     with pytest.raises(ValueError, match="another config"):
         pretrain(replace(toy_pretraining(out, cache), seed=1))
+    config = json.loads((out / "config.json").read_text())
+    del config["denoiser"]["loop"]["optimizer"]  # as a version before that choice wrote it
+    (out / "config.json").write_text(json.dumps(config))
+    _pin(out, toy_pretraining(out, cache))
+    assert "optimizer" in (out / "config.json").read_text()
 
 
 def fails_at_step_3(step):
@@ -315,14 +319,21 @@ def test_objects_of_a_picture_stand_together(foundation, cache):
         ReferTable(model, list(split.images[:]), refs, batch=6, seed=3, together=4)
 
 
-def test_fresh_noise_cannot_be_trained_from_encoded_images(foundation, cache):
-    from vpd.train.refer_table import ReferTable
-
-    folder, _ = foundation
-    noise = NoiseSpec.preset("latent_match", noise_t=100, seed=None)
-    model = build(toy_refer("unused", folder, cache, noise=noise))
-    with pytest.raises(ValueError, match="needs a seed"):
-        ReferTable(model, [], [], batch=1, seed=0)
+def test_the_optimizer_of_a_config():
+    """One step against the papers' formulas: both divide the gradient by its own size at first;
+    Adam has the weight decay in it, AdamW beside it."""
+    start, gradient = torch.tensor([2.0, -3.0]), torch.tensor([0.5, 1e-3])
+    for name in ("adamw", "adam"):
+        weight = torch.nn.Parameter(start.clone())
+        config = LoopConfig(lr=0.1, weight_decay=0.01, warmup=0, optimizer=name)
+        optimizer = optimizer_of([{"params": [weight]}], config, lambda step: 1.0)["optimizer"]
+        weight.grad = gradient.clone()
+        optimizer.step()
+        whole = gradient + 0.01 * start if name == "adam" else gradient
+        decayed = start if name == "adam" else start * (1 - 0.1 * 0.01)
+        torch.testing.assert_close(weight.detach(), decayed - 0.1 * whole / (whole.abs() + 1e-8))
+    with pytest.raises(ValueError, match="optimizer must be 'adamw' or 'adam', got 'sgd'"):
+        LoopConfig(optimizer="sgd")
 
 
 def test_randomness_depends_on_seed_and_step_only():

@@ -23,7 +23,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS: dict[str, tuple[str, str]] = {
     "predict": (
         "vpd.cli.predict:predict",
-        "segment what a sentence refers to, in one image or a folder",
+        "masks by sentence, classes or depth, of an image, a folder or a video",
     ),
     "maps": ("vpd.cli.maps:maps", "draw what each word or token attends to"),
     "evaluate": ("vpd.cli.evaluate:evaluate", "score a model on a data set"),
@@ -39,11 +39,17 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "vpd.cli.demo:demo",
         "a tour of the shipped model on unseen scenes: table and pictures",
     ),
-    "train": ("vpd.cli.train:train", "train a task model"),
+    "train": ("vpd.cli.train:train", "train a referring segmenter"),
+    "train semantic": ("vpd.cli.train:train_semantic", "train a semantic segmenter"),
+    "train depth": ("vpd.cli.train:train_depth", "train a depth estimator"),
     "sweep": ("vpd.cli.sweep:sweep", "train a grid of models and compare them"),
     "pretrain": ("vpd.cli.pretrain:pretrain", "pre-train a small diffusion model on Tabletop"),
     "data make": ("vpd.cli.data:make", "write a generated data set to disk"),
     "data check": ("vpd.cli.data:check", "say whether a data set on disk is whole"),
+    "classes build": (
+        "vpd.cli.classes:build",
+        "make embeddings of class names, for semantic segmentation and depth",
+    ),
     "convert": ("vpd.cli.convert:convert", "rewrite weights under other parameter names"),
     "bench": ("vpd.cli.bench:bench", "list or run the benchmarks"),
     "info memory": (

@@ -4,51 +4,117 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from vpd.cli.answer import Answer, plain
 
+if TYPE_CHECKING:
+    from vpd.data.check import ReferReport
+    from vpd.data.pair_check import PairsReport
+
+_REFER = ("refcoco", "refcoco+", "refcocog", "refclef")
+
 
 def make(
-    name: Literal["tabletop"],
+    name: Literal["tabletop", "nyuv2"],
     *,
     root: Path,
+    layout: Literal["refer", "ade20k", "nyuv2"] = "refer",
     splits: list[str] = ["train", "val", "test"],  # noqa: B006 - never changed
     workers: int | None = None,
+    mat: Path | None = None,
+    splits_mat: Path | None = None,
 ) -> Answer:
-    """Renders Tabletop and writes it in the REFER layout, which the readers of RefCOCO read.
+    """Writes a data set to disk, in a layout that the readers of the real ones read.
 
-    Can be interrupted and repeated; what is finished stays.
+    tabletop is rendered; nyuv2 is extracted from the official download. Can be interrupted and
+    repeated; what is finished stays.
 
     Args:
         name: the data set
         root: folder to write to
-        splits: of train, train-10k, val and test
-        workers: rendering processes; one per core by default
+        layout: of tabletop: refer (sentences and masks), ade20k (semantic labels), nyuv2 (depth)
+        splits: of tabletop: any of train, train-10k, val and test
+        workers: of tabletop: rendering processes; one per core by default
+        mat: of nyuv2: nyu_depth_v2_labeled.mat
+        splits_mat: of nyuv2: splits.mat
     """
-    from vpd.data.tabletop.layout import make_tabletop
+    report: ReferReport | PairsReport
+    if name == "tabletop":
+        if mat is not None or splits_mat is not None:
+            raise ValueError("--mat and --splits-mat are for nyuv2; tabletop is rendered")
+        from vpd.data.tabletop.layout import make_tabletop
 
-    report = make_tabletop(root, splits, workers=workers)
-    return Answer(plain(asdict(report)), report.table(), code=0 if report.ok else 1)
+        report = make_tabletop(root, splits, layout=layout, workers=workers)
+    else:
+        if mat is None or splits_mat is None:
+            raise ValueError(
+                "nyuv2 needs --mat nyu_depth_v2_labeled.mat and --splits-mat splits.mat"
+            )
+        from vpd.data.nyu_mat import extract_nyu_mat
+        from vpd.data.pair_check import check_pairs
+
+        extract_nyu_mat(mat, splits_mat, root)
+        report = check_pairs(root, "nyuv2")
+    return _answer(report)
 
 
 def check(
-    name: Literal["tabletop", "refcoco", "refcoco+", "refcocog", "refclef"],
+    name: Literal[
+        "tabletop",
+        "refcoco",
+        "refcoco+",
+        "refcocog",
+        "refclef",
+        "ade20k",
+        "coco-stuff",
+        "cityscapes",
+        "nyuv2",
+        "folder",
+    ]
+    | None = None,
     *,
     root: Path,
     split_by: str | None = None,
+    layout: Literal["refer", "ade20k", "nyuv2"] = "refer",
+    read_all: bool = False,
 ) -> Answer:
-    """Counts the refs and sentences of a data set on disk and names what is missing.
+    """Counts what a data set on disk holds, says which variant it is, and names what is missing.
 
     The exit code is 1 if anything is.
 
     Args:
-        name: the data set
-        root: folder that holds it in the REFER layout
-        split_by: maker of the splits (unc, google, umd); the data set's usual one by default
+        name: the data set; without it, the one that lies in the folder. folder: images, and masks
+            (with classes.txt) or depths, of equal names
+        root: folder that holds it
+        split_by: of REFER data sets: maker of the splits (unc, google, umd); usual one by default
+        layout: of tabletop: the layout it was written in
+        read_all: read every label or depth picture, not only some of each split
     """
-    from vpd.data.check import check_refer
+    name = name or _only_one(root)  # type: ignore[assignment]
+    if name in _REFER or (name == "tabletop" and layout == "refer"):
+        from vpd.data.check import check_refer
 
-    report = check_refer(root, name, split_by)
+        return _answer(check_refer(root, str(name), split_by))
+    from vpd.data.pair_check import SAMPLE, check_pairs
+
+    pictures = layout if name == "tabletop" else str(name)
+    return _answer(check_pairs(root, pictures, sample=None if read_all else SAMPLE))
+
+
+def _only_one(root: Path) -> str:
+    from vpd.data.pair_check import LAYOUTS, layouts_in
+    from vpd.data.refer import VARIANTS
+
+    refer = [name for name in VARIANTS if (root / name / "instances.json").is_file()]
+    found = [*refer, *layouts_in(root)]
+    if len(found) != 1:
+        known = ", ".join((*VARIANTS, *LAYOUTS))
+        what = f"several, {', '.join(found)}: say which" if found else f"none of {known}"
+        raise ValueError(f"{root}: expected one data set, found {what}")
+    return found[0]
+
+
+def _answer(report: ReferReport | PairsReport) -> Answer:
     data = asdict(report) | {"ok": report.ok, "recognised": report.recognised}
     return Answer(plain(data), report.table(), code=0 if report.ok else 1)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from vpd.cli.answer import Answer, plain
 from vpd.cli.models import DEFAULT, DType
 from vpd.cli.splits import Data
+from vpd.data.dense import DenseName
+
+DepthCrop = Literal["nyu_eigen", "kitti_kb", "kitti_garg", "kitti_eigen", "none"]
 
 if TYPE_CHECKING:
-    from vpd.tasks.refer import ReferSegmenter
+    from vpd.tasks.evaluate import Evaluation
+    from vpd.tasks.refer import ReferConfig
 
 
 def evaluate(
@@ -20,7 +23,7 @@ def evaluate(
     model: str = DEFAULT,
     weights: list[Path] | None = None,
     token_length: int | None = None,
-    data: Data = "tabletop",
+    data: Data | DenseName = "tabletop",
     root: Path | None = None,
     split: str = "val",
     split_by: str | None = None,
@@ -32,17 +35,25 @@ def evaluate(
     image_norm: Literal["half", "none"] | None = None,
     text_adapter: bool | None = None,
     attn_t_ensemble: list[int] | None = None,
+    mode: Literal["slide", "whole"] | None = None,
+    scales: list[float] | None = None,
+    flip: bool | None = None,
+    windows: int | None = None,
+    crop: DepthCrop | None = None,
+    variant: Literal["mmseg", "d2"] | None = None,
+    per_class: bool | None = None,
     batch: int = 16,
     pictures: int = 0,
     out: Path | None = None,
     device: str = "cpu",
     dtype: DType = "float32",
-) -> Answer:
-    """Scores a model on every sentence of a data set's split.
+) -> Answer | None:
+    """Scores a model on a data set's split: every sentence of it, every pixel's class or its depth.
 
     Tabletop needs no files: its scenes are rendered (once, into a cache) when no root is given.
-    Scores on it are printed
-    beside what guessing reaches, and compare with nothing measured on photographs.
+    Scores on it are printed beside what guessing reaches, and compare with nothing measured on
+    photographs. Several processes share the pictures: torchrun --nproc-per-node 4 -m vpd.cli
+    evaluate ..., or srun.
 
     Args:
         model: a shipped model, or a folder that vpd train wrote
@@ -63,19 +74,46 @@ def evaluate(
             choice by default
         text_adapter: false bypasses the text adapter; the model's own choice by default
         attn_t_ensemble: average the attention maps over these timesteps of the protocol
-        batch: sentences per pass
+        mode: of semantic segmentation: overlapping windows (slide, the default) or whole images
+        scales: of semantic segmentation: sizes to average over, e.g. 1,1.125,1.25,1.375,1.5
+        flip: of semantic segmentation and depth: average over mirrored images (depth's default)
+        windows: of depth: shifted windows of an image; as few as cover it by default
+        crop: of depth: where pixels count; by default nyu_eigen on nyuv2 and none on others
+        variant: of semantic segmentation: classes that mIoU averages, all that are labelled or
+            predicted (mmseg, the default) or those labelled (d2)
+        per_class: of semantic segmentation: also the IoU of each class
+        batch: sentences or windows per pass
         pictures: draw image | attention | mask | truth of the first so many images
         out: folder for them, by default vpd-out; with timesteps, for timesteps.jsonl (a record
             each), timesteps.md and timesteps.png. Made if missing
         device: cpu, cuda or cuda:N
         dtype: precision of the networks
     """
+    from vpd.cli.evaluate_dense import DENSE, check_options, evaluate_dense
     from vpd.cli.models import refer_model
     from vpd.cli.pictures import draw_comparisons
     from vpd.cli.splits import samples_of
-    from vpd.tasks.evaluate import evaluate_refer, under
+    from vpd.memory import watch_peak
+    from vpd.tasks.evaluate import under
     from vpd.tasks.maps import at_timestep
+    from vpd.tasks.store import task_of
+    from vpd.tasks.timesteps import evaluate_timesteps
+    from vpd.train.distributed import first_in_turn, group, join
 
+    task = "refer" if weights else task_of(model)
+    dense = {
+        "mode": mode, "scales": scales, "flip": flip, "windows": windows, "crop": crop,
+        "variant": variant, "per_class": per_class,
+    }  # fmt: skip
+    check_options(task, dense)
+    if task in DENSE:
+        refer = {
+            "token_length": token_length, "split_by": split_by, "text_blind": text_blind,
+            "protocol": protocol, "timesteps": timesteps, "image_norm": image_norm,
+            "text_adapter": text_adapter, "attn_t_ensemble": attn_t_ensemble, "pictures": pictures,
+        }  # fmt: skip
+        check_options(task, refer)
+        return evaluate_dense(task, model, data, root, split, limit, dense, batch, device, dtype)
     if protocol is None and (t or timesteps is not None):
         which = "t" if timesteps is None else "timesteps"
         raise ValueError(f"{which} needs a protocol, e.g. --protocol latent_match")
@@ -83,26 +121,42 @@ def evaluate(
         raise ValueError("t and pictures are of one timestep: leave them or timesteps out")
     if timesteps == []:
         raise ValueError("timesteps must name one at least, got none")
-    samples = samples_of(data, root, split, split_by, limit)
-    network = refer_model(model, weights, device, dtype, token_length)
-    own, noise = network.config.noise, None
-    if protocol is not None:
-        noise = at_timestep(protocol, t if timesteps is None else timesteps[0], own)
-    network = under(
-        network,
-        noise,
-        image_norm=image_norm,
-        text_adapter=text_adapter,
-        attn_t_ensemble=attn_t_ensemble,
-    )
+    with join() as processes:
+        with first_in_turn():  # which renders what is not there yet
+            samples = samples_of(data, root, split, split_by, limit)
+        network = refer_model(model, weights, device, dtype, token_length)
+        own, noise = network.config.noise, None
+        if protocol is not None:
+            noise = at_timestep(protocol, t if timesteps is None else timesteps[0], own)
+        network = under(
+            network,
+            noise,
+            image_norm=image_norm,
+            text_adapter=text_adapter,
+            attn_t_ensemble=attn_t_ensemble,
+        )
+        noise = network.config.noise
+        steps = [noise.noise_t] if timesteps is None else dict.fromkeys(timesteps)
+        peak = watch_peak(network.device)
+        found = evaluate_timesteps(
+            network,
+            samples,
+            [replace(noise, noise_t=step) for step in steps],
+            batch=batch,
+            text_blind=text_blind,
+            limit=limit,
+            group=group(),
+        )
+        peak_bytes = peak()
+    if not processes.first:
+        return None
     name: str | list[str] = [str(path) for path in weights] if weights else model
-    options: dict[str, Any] = {"batch": batch, "text_blind": text_blind, "limit": limit}
     if timesteps is not None:
-        return _at_timesteps(name, network, samples, timesteps, out, options)
-    found = evaluate_refer(network, samples, **options)
-    result = found.to_dict()
+        return _by_timestep(name, found, network.config, peak_bytes, out)
+    (one,) = found
+    result = one.to_dict()
     result["protocol"] = {"model": name, **result["protocol"]}
-    text = f"{name if weights else model} on {found.table()}"
+    text = f"{name} on {one.table()}"
     if pictures > 0:
         out = out or Path("vpd-out")
         drawn = draw_comparisons(network, samples, out, pictures)
@@ -111,23 +165,16 @@ def evaluate(
     return Answer(plain(result), text)
 
 
-def _at_timesteps(
+def _by_timestep(
     name: str | list[str],
-    network: ReferSegmenter,
-    samples: Any,
-    timesteps: Sequence[int],
+    found: list[Evaluation],
+    config: ReferConfig,
+    peak_bytes: int | None,
     out: Path | None,
-    options: dict[str, Any],
 ) -> Answer:
-    """Under the network's protocol at other timesteps."""
-    from vpd.memory import watch_peak
     from vpd.tasks.timestep_rows import markdown, timestep_rows, write_rows
-    from vpd.tasks.timesteps import evaluate_timesteps
 
-    peak = watch_peak(network.device)
-    noises = [replace(network.config.noise, noise_t=t) for t in dict.fromkeys(timesteps)]
-    found = evaluate_timesteps(network, samples, noises, **options)
-    rows = timestep_rows(found, network.config, peak())
+    rows = timestep_rows(found, config, peak_bytes)
     first = rows[0]
     seconds = sum(row["seconds"] for row in rows)
     lines = [

@@ -12,12 +12,19 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import torch
 
+    from vpd.tasks.depth import DepthEstimator
     from vpd.tasks.foundation import Foundation
     from vpd.tasks.refer import ReferSegmenter
+    from vpd.tasks.semantic import SemanticSegmenter
 
-__all__ = ["DEFAULT", "DType", "foundation_or_refer", "refer_model"]
+__all__ = ["DEFAULT", "DEFAULTS", "DType", "dense_model", "foundation_or_refer", "refer_model"]
 
-DEFAULT = "vpd-mini-refer"
+DEFAULTS = {
+    "refer": "vpd-mini-refer",
+    "semantic": "vpd-mini-semantic",
+    "depth": "vpd-mini-depth",
+}
+DEFAULT = DEFAULTS["refer"]
 DType = Literal["float32", "bfloat16"]
 
 
@@ -34,6 +41,20 @@ def refer_model(
     found = _find(model, weights, device, dtype, token_length, bare=False)
     if not isinstance(found, ReferSegmenter):
         raise ValueError(f"expected a referring segmenter, got {model}: a {type(found).__name__}")
+    return found
+
+
+def dense_model(
+    task: Literal["semantic", "depth"], model: str, device: str, dtype: DType
+) -> SemanticSegmenter | DepthEstimator:
+    """A semantic segmenter or a depth estimator, by name or from a folder."""
+    from vpd.tasks.depth import DepthEstimator
+    from vpd.tasks.semantic import SemanticSegmenter
+
+    found = _find(model, None, device, dtype, None, bare=False)
+    wanted = SemanticSegmenter if task == "semantic" else DepthEstimator
+    if not isinstance(found, wanted):
+        raise ValueError(f"expected a {wanted.__name__}, got {model}: a {type(found).__name__}")
     return found
 
 

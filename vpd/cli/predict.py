@@ -3,105 +3,171 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from vpd.cli.answer import Answer
-from vpd.cli.models import DEFAULT, DType
+from vpd.cli.models import DType
 
-_OWN = (".mask.png", ".figure.png")
+Task = Literal["refer", "semantic", "depth"]
+_MAIN = {"refer": ".mask.png", "semantic": ".classes.png", "depth": ".depth.png"}
+_OWN = (*_MAIN.values(), ".figure.png")
+# Which options belong to some tasks alone.
+_OPTIONS = {
+    "text": ("refer",),
+    "weights": ("refer",),
+    "token_length": ("refer",),
+    "mode": ("semantic",),
+    "scales": ("semantic",),
+    "flip": ("semantic", "depth"),
+    "scene": ("depth",),
+}
+
+
+class _Found(NamedTuple):
+    result: Any
+    about: dict[str, Any]
+    """What --json says of it."""
+    said: str
+    """The same in words."""
 
 
 def predict(
     image: Path,
-    text: str,
+    text: str | None = None,
     *,
+    task: Task = "refer",
     out: Path = Path("vpd-out"),
-    model: str = DEFAULT,
+    model: str | None = None,
     weights: list[Path] | None = None,
     token_length: int | None = None,
+    mode: Literal["slide", "whole"] | None = None,
+    scales: list[float] | None = None,
+    flip: bool | None = None,
+    scene: str | None = None,
+    every: int = 1,
     npz: bool = False,
     figure: bool = True,
     device: str = "cpu",
     dtype: DType = "float32",
 ) -> Answer:
-    """Segments what a sentence refers to, in one image or in every image of a folder.
+    """Predicts for one image, every image of a folder, or the frames of a video.
 
-    Writes NAME.mask.png (0 and 255, at the image's size) and NAME.figure.png. Files that exist are
-    replaced. In a folder, an
-    image that cannot be read is named and the others are done; the exit code is then 1.
+    refer: what a sentence refers to, NAME.mask.png (0 and 255). semantic: the class of each pixel,
+    NAME.classes.png (ids, with a palette). depth: metres, NAME.depth.png (16 bit, millimetres). All
+    at the image's size, and each with NAME.figure.png. Files that exist are replaced. In a folder,
+    an image that cannot be read is named and the others are done; the exit code is then 1.
 
     Args:
-        image: an image file, or a folder of them
-        text: what to look for, e.g. "the red cube behind the ball"
+        image: an image file, a folder of them, or a video
+        text: of refer: what to look for, e.g. "the red cube behind the ball"
+        task: what to predict
         out: folder for the results, made if missing
-        model: a shipped model, or a folder that vpd train wrote
-        weights: instead of a model: Stable Diffusion v1 (one file or a diffusers folder) and an
-            official VPD referring
-            checkpoint
-        token_length: tokens of a sentence, with weights
-        npz: also write NAME.npz with image, probability, mask and attention maps
+        model: a shipped model, or a folder that vpd train wrote; by default the shipped one of the
+            task
+        weights: of refer, instead of a model: Stable Diffusion v1 (one file or a diffusers folder)
+            and an official VPD referring checkpoint
+        token_length: of refer: tokens of a sentence, with weights
+        mode: of semantic: overlapping windows (slide, the default) or the image in one piece
+        scales: of semantic: sizes to average over, e.g. 1,1.25,1.5
+        flip: of semantic and depth: average over the mirrored image too
+        scene: of depth: type of the scene, one of the model's; the mean of all by default
+        every: of a video: every so manyth frame
+        npz: also write NAME.npz with everything as arrays
         figure: write the figure
         device: cpu, cuda or cuda:N
         dtype: precision of the networks
     """
-    from vpd.cli.models import refer_model
+    from tqdm import tqdm
 
-    if not text.strip():
-        raise ValueError("the sentence is empty: say what to look for")
-    paths = _images(image)
-    network = refer_model(model, weights, device, dtype, token_length)
+    from vpd.cli.inputs import count, sources
+
+    given = {
+        "text": text, "weights": weights, "token_length": token_length, "mode": mode,
+        "scales": scales, "flip": flip, "scene": scene,
+    }  # fmt: skip
+    for name, tasks in _OPTIONS.items():
+        if given[name] is not None and task not in tasks:
+            raise ValueError(f"{name} is an option of {' and '.join(tasks)}, the task is {task}")
+    known = count(image, _OWN, every)
+    ask = _asker(task, model, given, device, dtype)
     done: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
+    lines: list[str] = []
     several = image.is_dir()
-    for path, name in zip(paths, _names(paths), strict=True):
-        try:
-            result = network(path, text)
-        except (ValueError, OSError) as error:
-            if not several:
-                raise
-            failed.append({"image": str(path), "error": " ".join(str(error).split())})
-            print(f"vpd: failed: {failed[-1]['error']}", file=sys.stderr)
-            continue
-        if result.truncated:
-            print("vpd: warning: the sentence is longer than the model reads", file=sys.stderr)
-        files = [result.save(out / f"{name}.mask.png")]
-        if figure:
-            files.append(result.save(out / f"{name}.figure.png"))
-        if npz:
-            files.append(result.save(out / f"{name}.npz"))
-        done.append(
-            {
-                "image": str(path),
-                "files": [str(file) for file in files],
-                "mask_pixels": int(result.mask.sum()),
-                "pixels": int(result.mask.size),
-                "largest_probability": float(result.probability.max()),
-                "truncated": result.truncated,
-            }
-        )
-    lines = [
-        f"{row['image']}: {row['mask_pixels'] / row['pixels']:.1%} of it -> {row['files'][0]}"
-        for row in done
-    ]
+    bar = tqdm(total=known, unit="image", disable=known == 1 or not sys.stderr.isatty())
+    with bar:
+        for source in sources(image, _OWN, every):
+            try:
+                found = ask(source.image)
+            except (ValueError, OSError) as error:
+                if not several:
+                    raise
+                failed.append({"image": source.where, "error": " ".join(str(error).split())})
+                tqdm.write(f"vpd: failed: {failed[-1]['error']}", file=sys.stderr)
+                continue
+            finally:
+                bar.update()
+            files = [found.result.save(out / f"{source.name}{_MAIN[task]}")]
+            if figure:
+                files.append(found.result.save(out / f"{source.name}.figure.png"))
+            if npz:
+                files.append(found.result.save(out / f"{source.name}.npz"))
+            row = {"image": source.where, "files": [str(file) for file in files]}
+            done.append(row | found.about)
+            lines.append(f"{source.where}: {found.said} -> {files[0]}")
     lines += [f"failed: {row['error']}" for row in failed]
-    data = {"text": text, "results": done, "failed": failed}
+    data = {"task": task, "results": done, "failed": failed} | ({"text": text} if text else {})
     return Answer(data, "\n".join(lines), code=1 if failed else 0)
 
 
-def _images(path: Path) -> list[Path]:
-    from vpd.images import list_images
+def _asker(
+    task: Task, model: str | None, given: dict[str, Any], device: str, dtype: DType
+) -> Callable[[Any], _Found]:
+    """Predicts one picture."""
+    from vpd.cli.models import DEFAULTS, dense_model, refer_model
 
-    if not path.is_dir():
-        return [path]
-    # A second run on a folder that results were written to does not take them for images.
-    images = [file for file in list_images(path) if not file.name.endswith(_OWN)]
-    if not images:
-        raise ValueError(f"{path}: expected at least one image, got only results of vpd")
-    return images
+    name = model or DEFAULTS[task]
+    if task == "refer":
+        text = given["text"]
+        if text is None or not text.strip():
+            raise ValueError("the sentence is empty: say what to look for")
+        segmenter = refer_model(name, given["weights"], device, dtype, given["token_length"])
+        return lambda image: _refer(segmenter(image, text))
+    network = dense_model(task, name, device, dtype)
+    if task == "semantic":
+        chosen = {"mode": given["mode"], "scales": given["scales"], "flip": given["flip"]}
+        options = {key: value for key, value in chosen.items() if value is not None}
+        return lambda image: _semantic(network(image, **options))
+    chosen = {"scene": given["scene"], "flip": given["flip"]}
+    options = {key: value for key, value in chosen.items() if value is not None}
+    return lambda image: _depth(network(image, **options))
 
 
-def _names(paths: list[Path]) -> list[str]:
-    """The stem of each file; its full name where several share a stem."""
-    stems = [path.stem for path in paths]
-    return [p.stem if stems.count(p.stem) == 1 else p.name for p in paths]
+def _refer(result: Any) -> _Found:
+    if result.truncated:
+        print("vpd: warning: the sentence is longer than the model reads", file=sys.stderr)
+    about = {
+        "mask_pixels": int(result.mask.sum()),
+        "pixels": int(result.mask.size),
+        "largest_probability": float(result.probability.max()),
+        "truncated": result.truncated,
+    }
+    return _Found(result, about, f"{result.mask.mean():.1%} of it")
+
+
+def _semantic(result: Any) -> _Found:
+    shares = result.shares
+    top = ", ".join(f"{name} {share:.0%}" for name, share in list(shares.items())[:5])
+    return _Found(result, {"shares": shares, "pixels": int(result.classes.size)}, top)
+
+
+def _depth(result: Any) -> _Found:
+    depth = result.depth_m
+    about = {
+        "least_m": float(depth.min()),
+        "mean_m": float(depth.mean()),
+        "greatest_m": float(depth.max()),
+    }
+    return _Found(result, about, f"{about['least_m']:.2f} to {about['greatest_m']:.2f} m")

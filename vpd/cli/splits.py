@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 __all__ = ["Data", "samples_of"]
 
@@ -11,9 +11,11 @@ Data = Literal["tabletop", "refcoco", "refcoco+", "refcocog", "refclef"]
 
 
 def samples_of(
-    data: Data, root: Path | None, split: str, split_by: str | None, limit: int | None
+    data: str, root: Path | None, split: str, split_by: str | None, limit: int | None
 ) -> Any:
     """A data set below ``root``, or Tabletop rendered where there is none."""
+    if data not in get_args(Data):
+        raise ValueError(f"data with sentences must be one of {get_args(Data)}, got {data!r}")
     if root is not None:
         from vpd.data.refer import ReferDataset
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vpd.cli.answer import Answer, plain
 from vpd.train import refer
+from vpd.train.dense_config import DepthTrainConfig, SemanticTrainConfig
 from vpd.train.distributed import join
 
 
@@ -16,6 +17,32 @@ def train(config: refer.ReferTrainConfig) -> Answer | None:
     """
     with join() as processes:
         metrics = refer.train(config)
+    return trained(metrics, config.out) if processes.first else None
+
+
+def train_semantic(config: SemanticTrainConfig) -> Answer | None:
+    """Trains a semantic segmenter: vpd train semantic --config configs/semantic/mini.yaml.
+
+    An interrupted run goes on from its last checkpoint when started again. The trained model is
+    the folder OUT/model. Several processes train together, as with vpd train.
+    """
+    from vpd.train import semantic
+
+    with join() as processes:
+        metrics = semantic.train(config)
+    return trained(metrics, config.out) if processes.first else None
+
+
+def train_depth(config: DepthTrainConfig) -> Answer | None:
+    """Trains a depth estimator: vpd train depth --config configs/depth/mini.yaml.
+
+    An interrupted run goes on from its last checkpoint when started again. The trained model is
+    the folder OUT/model. Several processes train together, as with vpd train.
+    """
+    from vpd.train import depth
+
+    with join() as processes:
+        metrics = depth.train(config)
     return trained(metrics, config.out) if processes.first else None
 
 

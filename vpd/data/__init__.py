@@ -6,10 +6,28 @@ from typing import Any
 # Public name -> module that defines it. Imported on first use, so that `import vpd.data` is light.
 _PUBLIC = {
     "ReferDataset": "vpd.data.refer",
+    "SemanticDataset": "vpd.data.semantic",
+    "SemanticSample": "vpd.data.semantic",
+    "ade20k": "vpd.data.semantic",
+    "coco_stuff": "vpd.data.semantic",
+    "cityscapes": "vpd.data.semantic",
+    "image_mask_folder": "vpd.data.semantic",
+    "DepthDataset": "vpd.data.depth",
+    "DepthSample": "vpd.data.depth",
+    "nyuv2": "vpd.data.depth",
+    "image_depth_folder": "vpd.data.depth",
+    "extract_nyu_mat": "vpd.data.nyu_mat",
+    "SemanticAugmentation": "vpd.data.augment",
+    "DepthAugmentation": "vpd.data.augment",
+    "sample_generator": "vpd.data.augment",
+    "pad_to": "vpd.data.augment",
+    "class_names": "vpd.data.naming",
+    "read_names": "vpd.data.naming",
     "check_refer": "vpd.data.check",
+    "check_pairs": "vpd.data.pair_check",
     "make_tabletop": "vpd.data.tabletop.layout",
 }
-_MODULES = ("check", "masks", "refer", "tabletop")
+_MODULES = ("augment", "check", "depth", "masks", "pair_check", "refer", "semantic", "tabletop")
 
 __all__ = [*_PUBLIC, *_MODULES]
 

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,13 +48,34 @@ def json_lines(records: Iterable[object]) -> str:
     return "".join(json.dumps(record) + "\n" for record in records)
 
 
-def write_png(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:
-    """Writes an RGB image, uint8 [H, W, 3], as PNG."""
+def write_png(path: str | os.PathLike[str], image: NDArray[Any]) -> None:
+    """Writes an RGB image, uint8 [H, W, 3], or one channel, uint8 or uint16 [H, W], as PNG.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    if not (
+        (image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8)
+        or (image.ndim == 2 and image.dtype in (np.uint8, np.uint16))
+    ):
+        raise ValueError(
+            f"{path}: image must be uint8 [H, W, 3], or uint8 or uint16 [H, W], "
+            f"got {image.dtype} {list(image.shape)}"
+        )
+    _write_image(path, ".png", image)
+
+
+def write_jpeg(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:
+    """Writes an RGB image, uint8 [H, W, 3], as JPEG in OpenCV's usual quality (95)."""
+    _write_image(path, ".jpg", image)
+
+
+def _write_image(path: str | os.PathLike[str], ending: str, image: NDArray[Any]) -> None:
     import cv2
 
-    done, data = cv2.imencode(".png", image[..., ::-1])
+    done, data = cv2.imencode(ending, image[..., ::-1] if image.ndim == 3 else image)
     if not done:
-        raise ValueError(f"{path}: image must be uint8 [H, W, 3], got {image.dtype} {image.shape}")
+        raise ValueError(f"{path}: {image.dtype} {list(image.shape)} cannot be written as {ending}")
     with atomic_write(path) as file:
         file.write(data.tobytes())
 
@@ -80,3 +101,21 @@ def read_rgb(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     if image is None:
         raise ValueError(f"{path}: expected a picture, got {data.size} bytes that are none")
     return np.ascontiguousarray(image[..., ::-1], dtype=np.uint8)
+
+
+def read_unchanged(path: str | os.PathLike[str]) -> NDArray[Any] | None:
+    """A picture of labels or depth with the channels and the type it was stored with.
+
+    Returns:
+        [H, W] or [H, W, channels]; None if the file is no whole picture.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    import cv2
+
+    data = np.frombuffer(Path(path).read_bytes(), np.uint8)
+    try:
+        return cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    except cv2.error:
+        return None

@@ -3,140 +3,17 @@ input size."""
 
 from __future__ import annotations
 
-import copy
-import math
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-import torch
 import torch.distributed as dist
-from torch import Tensor
 
-from vpd.images import to_network
-from vpd.models.unet import UNetOutput
-from vpd.protocol import PRESETS, NoiseSpec
+from vpd.tasks.evaluation import COLUMNS, Evaluation, preset_name, under
 from vpd.tasks.refer import ReferSegmenter
-from vpd.tasks.refer_scores import Row, Scores
-from vpd.tasks.samples import (
-    Question,
-    ReferSamples,
-    SamplePicture,
-    check_counts,
-    first,
-    groups,
-    refer_samples,
-)
+from vpd.tasks.timesteps import evaluate_timesteps
 
-__all__ = ["COLUMNS", "Evaluation", "evaluate_refer", "object_logits", "scored", "under"]
-
-COLUMNS = ("P@0.5", "P@0.6", "P@0.7", "P@0.8", "P@0.9", "oIoU", "mIoU", "pick")
-
-# Zhao et al. 2023 (VPD), the authors' released weights, validation splits: P@0.5 ... P@0.9, oIoU,
-# mIoU.
-_PUBLISHED = {
-    "refcoco": (85.52, 83.02, 78.45, 68.53, 36.31, 73.46, 75.67),
-    "refcoco+": (76.69, 73.93, 69.68, 60.98, 32.52, 63.93, 67.98),
-    "refcocog": (75.16, 71.16, 65.60, 55.04, 29.41, 63.12, 66.42),
-}
+__all__ = ["COLUMNS", "Evaluation", "evaluate_refer", "preset_name", "under"]
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Scores of one model on one split under one protocol."""
-
-    metrics: dict[str, float]
-    """Percentages by name: ``oIoU``; ``<kind>/oIoU`` of one kind of sentence; ``text_blind/oIoU``
-    of the same model given
-    the empty sentence; ``floor/<name>``, the P@0.5 of perfect masks on guessed objects."""
-    protocol: dict[str, Any]
-    """How they were made: ``noise`` and its ``preset``, ``image_size``, ``data``, ``split``,
-    ``images``, ``sentences``, ..."""
-    seconds_per_image: float
-    """Encoding and all sentences of a picture, without reading it."""
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "metrics": self.metrics,
-            "protocol": self.protocol,
-            "seconds_per_image": self.seconds_per_image,
-        }
-
-    def table(self) -> str:
-        """The scores as text, with everything that they should be read against."""
-        p = self.protocol
-        lines = [
-            f"{p['data']} {p['split']}: {p['sentences']} sentences about {p['images']} images, "
-            f"{p['image_size']} px, protocol {p['preset']}",
-            *_unusual(p),
-            f"{'':<26}" + "".join(f"{name:>8}" for name in (*COLUMNS, "n")),
-        ]
-        for prefix, name in self._rows():
-            scores = (self.metrics.get(prefix + column) for column in COLUMNS)
-            count = f"{int(self.metrics[prefix + 'n']):>8}"
-            lines.append(f"{name:<26}" + "".join(map(_cell, scores)) + count)
-        for name, value in self.metrics.items():
-            if name.startswith("floor/"):
-                lines.append(f"{_FLOORS.get(name[6:], name):<26}{_cell(value)}")
-        published = _PUBLISHED.get(p["data"]) if p["split"] == "val" else None
-        if published:
-            row = "".join(map(_cell, published))
-            lines.append(f"{'published (VPD, 512 px)':<26}{row}")
-        lines.append(f"{self.seconds_per_image:.3f} seconds per image")
-        return "\n".join(lines)
-
-    def _rows(self) -> Iterator[tuple[str, str]]:
-        yield "", "all sentences"
-        for name in self.metrics:
-            kind, slash, metric = name.partition("/")
-            if slash and metric == "oIoU":
-                yield f"{kind}/", "empty sentence" if kind == "text_blind" else f"  {kind}"
-
-
-_USUAL = {"text_adapter": True, "image_norm": "half", "attn_fusion": "mean", "attn_t_ensemble": []}
-
-
-def _unusual(protocol: dict[str, Any]) -> list[str]:
-    """What differs from VPD's choices, as a line."""
-    found = [f"{k}: {protocol[k]}" for k, usual in _USUAL.items() if protocol[k] != usual]
-    return [", ".join(found)] if found else []
-
-
-_FLOORS = {
-    "random": "floor: any object",
-    "head": "floor: head phrase only",
-    "head/attribute": "  attribute",
-    "head/place": "  place",
-    "head/relation": "  relation",
-    "head/mean_of_kinds": "  mean of kinds",
-}
-
-
-def under(
-    model: ReferSegmenter,
-    noise: NoiseSpec | None = None,
-    *,
-    image_norm: Literal["half", "none"] | None = None,
-    text_adapter: bool | None = None,
-    attn_t_ensemble: Sequence[int] | None = None,
-) -> ReferSegmenter:
-    """The same model, sharing its weights, under another noise protocol or with parts of what
-    surrounds the networks switched; None leaves a choice as it is."""
-    chosen: dict[str, Any] = {
-        "noise": noise,
-        "image_norm": image_norm,
-        "text_adapter": text_adapter,
-        "attn_t_ensemble": None if attn_t_ensemble is None else tuple(attn_t_ensemble),
-    }
-    twin = copy.copy(model)
-    twin.config = replace(model.config, **{k: v for k, v in chosen.items() if v is not None})
-    return twin
-
-
-@torch.inference_mode()
 def evaluate_refer(
     model: ReferSegmenter,
     samples: Any,
@@ -147,12 +24,12 @@ def evaluate_refer(
     progress: bool = True,
     group: dist.ProcessGroup | None = None,
 ) -> Evaluation:
-    """Scores every (object, sentence) pair of a split (specification of LAVT and VPD: see
-    :mod:`vpd.metrics`).
+    """Scores every (object, sentence) pair of a split under the model's own noise protocol
+    (specification of LAVT and VPD: see :mod:`vpd.metrics`).
 
-    Each picture is encoded once; the sentences of several pictures share a pass of the U-Net.
-    Predictions are arg-max
-    masks at the model's input size; true masks are resized to it (nearest).
+    Predictions are arg-max masks at the model's input size; true masks are resized to it (nearest).
+    Each picture is encoded once, each distinct sentence too; the sentences of several pictures
+    share a pass of the U-Net.
 
     Args:
         model: Any referring segmenter.
@@ -163,156 +40,19 @@ def evaluate_refer(
             (``text_blind/...``).
         limit: Only the first so many pictures.
         progress: Show a bar.
-        group: Processes of ``torch.distributed`` that share the work: each scores some of the
-            pictures, and all return the scores of all. Every one calls this with the same
-            arguments.
+        group: Processes that share the work: see :func:`vpd.tasks.timesteps.evaluate_timesteps`.
 
     Raises:
         ValueError: ``batch`` or ``limit`` below 1.
     """
-    from tqdm import tqdm
-
-    check_counts(batch=batch, limit=limit)
-    source = refer_samples(samples)
-    count = min(len(source), limit or len(source))
-    scores, blind = Scores(), Scores()
-    rank, size = (0, 1) if group is None else (group.rank(), group.size())
-    # Whole groups are shared out: the passes are those of one process.
-    own = islice(groups(first(source, limit), batch), rank, None, size)
-    training, seconds = model.training, 0.0
-    model.eval()
-    try:
-        with tqdm(
-            total=count, desc=f"{source.name} {source.split}", unit="image", disable=not progress
-        ) as bar:
-            for pictures in own:
-                start = time.perf_counter()
-                latents = _encode(model, pictures)
-                seconds += time.perf_counter() - start
-                for rows in _chunks(pictures, batch):
-                    start = time.perf_counter()
-                    logits = _logits(model, latents, rows)
-                    seconds += time.perf_counter() - start
-                    scores.score(pictures, rows, logits)
-                if text_blind:
-                    _score_blind(blind, model, pictures, latents, batch)
-                bar.update(len(pictures) * size)
-    finally:
-        model.train(training)
-    if group is not None:
-        scores, blind, seconds = _together(group, scores, blind, seconds)
-    return scored(model, source, scores, blind if text_blind else None, limit, seconds)
-
-
-def _together(
-    group: dist.ProcessGroup, scores: Scores, blind: Scores, seconds: float
-) -> tuple[Scores, Scores, float]:
-    """What all processes have counted, and their time, in the same order everywhere."""
-    found: list[Any] = [None] * group.size()
-    dist.all_gather_object(found, (scores, blind, seconds), group=group)
-    scores, blind = Scores(), Scores()
-    for one, empty, _ in found:
-        scores.merge(one)
-        blind.merge(empty)
-    return scores, blind, sum(seconds for *_, seconds in found)
-
-
-def scored(
-    model: ReferSegmenter,
-    source: ReferSamples,
-    scores: Scores,
-    blind: Scores | None,
-    limit: int | None,
-    seconds: float,
-) -> Evaluation:
-    """What was counted for a model under its own protocol, with all that it is read against.
-
-    Args:
-        blind: Scores of the empty sentence, if it was asked.
-        seconds: Of all pictures together.
-    """
-    metrics = scores.compute()
-    if blind is not None:
-        metrics |= {f"text_blind/{name}": value for name, value in blind.overall().items()}
-    metrics |= {f"floor/{name}": value for name, value in source.floors(limit).items()}
-    images = min(len(source), limit or len(source))
-    protocol = _protocol(model) | {
-        "data": source.name,
-        "split": source.split,
-        "images": images,
-        "sentences": int(metrics["n"]),
-    }
-    return Evaluation(metrics, protocol, seconds / max(images, 1))
-
-
-def _chunks(group: list[SamplePicture], batch: int) -> Iterator[list[Row]]:
-    rows = [(i, question) for i, picture in enumerate(group) for question in picture.questions]
-    for start in range(0, len(rows), batch):
-        yield rows[start : start + batch]
-
-
-def _encode(model: ReferSegmenter, group: list[SamplePicture]) -> Tensor:
-    size = model.config.image_size
-    pixels = torch.cat([to_network(picture.image, size) for picture in group])
-    return model.encode_image(pixels.to(model.device))
-
-
-def _logits(model: ReferSegmenter, latents: Tensor, rows: list[Row]) -> Tensor:
-    """Object minus background, float32 [rows, H, W] on the CPU."""
-    states = model.encode_text([question.text for _, question in rows])
-    used = sorted({image for image, _ in rows})
-    index = torch.tensor([used.index(image) for image, _ in rows], device=latents.device)
-    return object_logits(model, model.features(latents[used], states, index))
-
-
-def object_logits(model: ReferSegmenter, out: UNetOutput) -> Tensor:
-    """Object minus background at the model's input size, float32 [B, H, W] on the CPU."""
-    size = model.config.image_size
-    scores = model.decode(out, (size, size)).float()
-    return (scores[:, 1] - scores[:, 0]).cpu()
-
-
-def _score_blind(
-    scores: Scores, model: ReferSegmenter, group: list[SamplePicture], latents: Tensor, batch: int
-) -> None:
-    nothing = np.zeros((1, 1), bool)
-    for start in range(0, len(group), batch):
-        pictures = group[start : start + batch]
-        asked = [(start + i, Question("", nothing)) for i in range(len(pictures))]
-        logits = _logits(model, latents, asked)
-        rows = [(start + i, q) for i, picture in enumerate(pictures) for q in picture.questions]
-        scores.score(group, rows, logits[[image - start for image, _ in rows]])
-
-
-def _protocol(model: ReferSegmenter) -> dict[str, Any]:
-    config = model.config
-    noise = config.noise
-    return {
-        "noise": noise.to_dict(),
-        "preset": preset_name(noise),
-        "image_size": config.image_size,
-        "token_length": config.token_length,
-        "text_adapter": config.text_adapter,
-        "image_norm": config.image_norm,
-        "attention": list(config.map_strides),
-        "attn_fusion": config.attn_fusion,
-        "attn_t_ensemble": list(config.attn_t_ensemble),
-        "scale_factor": config.scale_factor,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "device": model.device.type,
-    }
-
-
-def preset_name(noise: NoiseSpec) -> str:
-    """The named protocol that ``noise`` is, whatever its timestep, latent scale and seed."""
-    free: dict[str, Any] = {"noise_t": 0, "latent_scale": 1.0, "seed": 0}
-    for name, preset in PRESETS.items():
-        if replace(noise, **free) == replace(preset, **free):
-            extra = f", t = {noise.noise_t}" if noise.noise_t else ""
-            scaled = math.isclose(noise.latent_scale, preset.latent_scale)
-            return name + extra + ("" if scaled else f", latents x {noise.latent_scale:g}")
-    return "custom"
-
-
-def _cell(value: float | None) -> str:
-    return f"{'-':>8}" if value is None else f"{value:>8.2f}"
+    (found,) = evaluate_timesteps(
+        model,
+        samples,
+        [model.config.noise],
+        batch=batch,
+        text_blind=text_blind,
+        limit=limit,
+        progress=progress,
+        group=group,
+    )
+    return found

@@ -14,7 +14,6 @@ from torch import Tensor
 from vpd.data.tabletop import TARGET_PX, TabletopSplit
 from vpd.images import to_network
 from vpd.models.unet import Taps
-from vpd.noise import encode_pixels
 from vpd.protocol import NoiseSpec
 from vpd.tasks.evaluate import preset_name
 from vpd.tasks.foundation import Foundation
@@ -23,7 +22,6 @@ from vpd.tasks.maps import (
     at_timestep,
     attention_maps,
     context,
-    image_norm,
     noisy_latents,
     own_noise,
 )
@@ -259,12 +257,10 @@ def _heat(
     side = model.config.image_size
     pixels = torch.cat([to_network(split.images[i], side) for i in scenes.tolist()])
     pixels, index = pixels.to(weight.device), torch.from_numpy(places).to(weight.device)
-    posterior = encode_pixels(model.vae, pixels, NoiseSpec(), None, image_norm(model))
     states = context(model, named.ids[rows])
     taps = Taps(features=False, attention=tuple(strides))
     size = (named.targets.shape[-2], named.targets.shape[-1])
-    for noise in noises:
-        latents = noisy_latents(model, pixels, noise, posterior)
+    for noise, latents in zip(noises, noisy_latents(model, pixels, noises), strict=True):
         out = model.unet(latents, noise.timestep, states, image_index=index, taps=taps)
         yield noise, heat_maps(out.attention, named.columns[rows], size)
 

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from vpd.daam import normalize, prompt_tokens
 from vpd.images import read_image, to_network
-from vpd.models.autoencoder import Posterior
 from vpd.models.unet import Taps
-from vpd.noise import encode_pixels, image_key, latents_under
+from vpd.noise import encode_under
 from vpd.protocol import NoiseSpec
 from vpd.tasks.foundation import Foundation
 from vpd.tasks.refer import ReferSegmenter
@@ -151,8 +150,7 @@ def attention_maps(
         pixels = to_network(picture, config.image_size).to(device)
         states = context(model, tokens.ids)
         passes = []
-        for one in noises:
-            latents = noisy_latents(model, pixels, one)
+        for one, latents in zip(noises, noisy_latents(model, pixels, noises), strict=True):
             passes.append(model.unet(latents, one.timestep, states, taps=taps).attention)
         found = {s: torch.stack([maps[s] for maps in passes]).mean(0).float() for s in strides}
         if head is not None:
@@ -214,20 +212,12 @@ def context(model: ReferSegmenter | Foundation, ids: Tensor) -> Tensor:
 
 
 def noisy_latents(
-    model: ReferSegmenter | Foundation,
-    pixels: Tensor,
-    noise: NoiseSpec,
-    posterior: Posterior | None = None,
-) -> Tensor:
-    """What the U-Net sees of pictures [I, 3, H, W] in [-1, 1] under a noise protocol.
-
-    ``posterior``: the autoencoder's of these pictures where it is known already; used unless the
-    protocol changes their pixels.
-    """
-    keys = [image_key(row) for row in pixels]
-    if posterior is None or noise.changes_pixels:
-        posterior = encode_pixels(model.vae, pixels, noise, keys, image_norm(model))
-    return latents_under(posterior, noise, model.config.scale_factor, keys)
+    model: ReferSegmenter | Foundation, pixels: Tensor, noises: Sequence[NoiseSpec]
+) -> list[Tensor]:
+    """What a model's U-Net sees of pictures [I, 3, H, W] in [-1, 1] under each of several noise
+    protocols: :func:`vpd.noise.encode_under`."""
+    factor, norm = model.config.scale_factor, image_norm(model)
+    return encode_under(model.vae, pixels, noises, factor, image_norm=norm)
 
 
 def _part(fusion: str, shares: bool, layers: Sequence[str] | None, head: int | None) -> str:

@@ -4,7 +4,7 @@ often as it must be and no oftener."""
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,11 +12,9 @@ import torch
 from torch import Tensor
 
 from vpd.images import to_network
-from vpd.models.autoencoder import Posterior
-from vpd.noise import encode_pixels, image_key, latents_under
 from vpd.protocol import NoiseSpec
 from vpd.tasks.foundation import Foundation
-from vpd.tasks.maps import context, image_norm
+from vpd.tasks.maps import context, noisy_latents
 from vpd.tasks.refer import ReferSegmenter
 from vpd.tasks.samples import SamplePicture
 from vpd.tokens import tokenize
@@ -27,7 +25,7 @@ __all__ = ["Pass", "Passes", "Row", "TextStates"]
 class Row(NamedTuple):
     """What a row of a pass is about."""
 
-    noise: int
+    protocol: int
     """Place of its protocol among those asked for."""
     image: int
     """Place of its picture in the group."""
@@ -41,9 +39,10 @@ class Pass:
 
     rows: list[Row]
     latents: Tensor
-    """[S, C, h, w], one for each picture and protocol among the rows."""
+    """[S, C, h, w], one for each picture and protocol among the rows; [S, T, C, h, w] if a protocol
+    has T noises."""
     timesteps: Tensor
-    """int64 [B]."""
+    """int64 [B], or [B, T]."""
     context: Tensor
     """[B, N, C], what the U-Net attends to."""
     index: Tensor
@@ -85,14 +84,18 @@ class Passes:
 
     Args:
         model: Its own noise protocol plays no part.
-        noises: The protocols.
+        protocols: The noises of each, as many in all: one; or, as
+            :attr:`vpd.ReferConfig.noises`, one for the features and others for the maps.
         batch: Rows of a forward; also pictures or sentences at a time in their encoders.
     """
 
     def __init__(
-        self, model: ReferSegmenter | Foundation, noises: Sequence[NoiseSpec], batch: int
+        self,
+        model: ReferSegmenter | Foundation,
+        protocols: Sequence[Sequence[NoiseSpec]],
+        batch: int,
     ) -> None:
-        self._model, self._noises, self._batch = model, list(noises), batch
+        self._model, self._protocols, self._batch = model, list(protocols), batch
         self._texts = TextStates(model)
 
     def __call__(self, group: Sequence[SamplePicture], blind: bool = False) -> Iterator[Pass]:
@@ -106,14 +109,16 @@ class Passes:
         first = [sum(map(len, texts[:i])) for i in range(len(texts))]
         states = self._texts([text for own in texts for text in own], self._batch)
         latents = self._latents(group)
-        steps = torch.tensor([noise.timestep for noise in self._noises])
+        steps = torch.tensor([[noise.timestep for noise in own] for own in self._protocols])
+        if steps.shape[1] == 1:
+            steps = steps[:, 0]
         for rows in self._packed([len(own) for own in texts]):
-            used = list(dict.fromkeys((row.noise, row.image) for row in rows))
-            index = torch.tensor([used.index((row.noise, row.image)) for row in rows])
+            used = list(dict.fromkeys((row.protocol, row.image) for row in rows))
+            index = torch.tensor([used.index((row.protocol, row.image)) for row in rows])
             yield Pass(
                 rows,
-                torch.stack([latents[noise][image] for noise, image in used]),
-                steps[[row.noise for row in rows]].to(states.device),
+                torch.stack([latents[protocol][image] for protocol, image in used]),
+                steps[[row.protocol for row in rows]].to(states.device),
                 states[[first[row.image] + row.question for row in rows]],
                 index.to(states.device),
             )
@@ -123,8 +128,8 @@ class Passes:
         are more than a batch."""
         rows: list[Row] = []
         for image, count in enumerate(counts):
-            for noise in range(len(self._noises)):
-                own = [Row(noise, image, question) for question in range(count)]
+            for protocol in range(len(self._protocols)):
+                own = [Row(protocol, image, question) for question in range(count)]
                 if rows and len(rows) + min(count, self._batch) > self._batch:
                     yield rows
                     rows = []
@@ -136,24 +141,13 @@ class Passes:
             yield rows
 
     def _latents(self, group: Sequence[SamplePicture]) -> list[Tensor]:
-        """Of each protocol: [len(group), C, h, w]."""
-        config, weight = self._model.config, next(self._model.parameters())
-        pixels = torch.cat([to_network(picture.image, config.image_size) for picture in group])
-        pixels = pixels.to(weight.device)
-        keys = [image_key(row) for row in pixels]
-        norm = image_norm(self._model)
-        known: dict[Hashable, Posterior] = {}
-        found = []
-        for noise in self._noises:
-            seen = _pixels_seen(noise)
-            if seen not in known:
-                known[seen] = encode_pixels(self._model.vae, pixels, noise, keys, norm)
-            found.append(latents_under(known[seen], noise, config.scale_factor, keys))
-        return found
-
-
-def _pixels_seen(noise: NoiseSpec) -> Hashable:
-    """Equal for protocols under which the autoencoder sees the same pixels."""
-    if not noise.changes_pixels:
-        return None
-    return object() if noise.seed is None else (noise.noise_t, noise.noise_key, noise.seed)
+        """Of each protocol: [len(group), C, h, w], or [len(group), T, C, h, w]."""
+        size, device = self._model.config.image_size, next(self._model.parameters()).device
+        pixels = torch.cat([to_network(picture.image, size) for picture in group])
+        noises = list(dict.fromkeys(noise for own in self._protocols for noise in own))
+        latents = noisy_latents(self._model, pixels.to(device), noises)
+        of = dict(zip(noises, latents, strict=True))
+        return [
+            torch.stack([of[noise] for noise in own], dim=1) if len(own) > 1 else of[own[0]]
+            for own in self._protocols
+        ]

@@ -17,7 +17,7 @@ from vpd.models.autoencoder import AutoencoderKL
 from vpd.models.clip_text import CLIPTextEncoder
 from vpd.models.refer_decoder import ReferDecoder, ReferDecoderConfig
 from vpd.models.unet import Taps, UNet, UNetOutput, feature_dims
-from vpd.noise import encode_pixels, image_key, latents_under
+from vpd.noise import encode_under
 from vpd.tasks.refer_config import ReferConfig
 from vpd.tasks.results import ReferResult, WordMaps
 from vpd.tokens import tokenize
@@ -79,14 +79,11 @@ class ReferSegmenter(nn.Module):
             [I, C, h, w]; with an ``attn_t_ensemble`` of T timesteps [I, 1 + T, C, h, w], theirs
             behind the protocol's own.
         """
-        config, posterior, found = self.config, None, []
+        config = self.config
         with torch.no_grad():
-            if keys is None and any(spec.adds_noise for spec in config.noises):
-                keys = [image_key(row) for row in image]
-            for spec in config.noises:
-                if posterior is None or spec.noise_space == "pixel":
-                    posterior = encode_pixels(self.vae, image, spec, keys, config.image_norm)
-                found.append(latents_under(posterior, spec, config.scale_factor, keys))
+            found = encode_under(
+                self.vae, image, config.noises, config.scale_factor, keys, config.image_norm
+            )
             return torch.stack(found, dim=1) if config.attn_t_ensemble else found[0]
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
@@ -106,11 +103,13 @@ class ReferSegmenter(nn.Module):
         latents: Tensor,
         states: Tensor,
         image_index: Tensor | None = None,
-        timesteps: int | Tensor | None = None,
+        timesteps: Tensor | None = None,
     ) -> UNetOutput:
         """The U-Net's features and maps for latents of :meth:`encode_image` and token states
-        [B, N, C], at int64 [B] timesteps or one; that of the config's noise protocol if None.
-        (The timesteps of an ``attn_t_ensemble`` are the config's anyhow.)"""
+        [B, N, C].
+
+        ``timesteps`` are those that the U-Net is told, int64 [B], with an ``attn_t_ensemble``
+        [B, 1 + T] in the order of the latents; those of the config's noise protocol if None."""
         return self.attend(latents, self.context(states), image_index, timesteps)
 
     def attend(
@@ -118,36 +117,42 @@ class ReferSegmenter(nn.Module):
         latents: Tensor,
         context: Tensor,
         image_index: Tensor | None = None,
-        timesteps: int | Tensor | None = None,
+        timesteps: Tensor | None = None,
     ) -> UNetOutput:
         """:meth:`features` of what :meth:`context` returned."""
-        if timesteps is None:
-            timesteps = self.config.noise.timestep
         config = self.config
+        told: Sequence[int | Tensor] = [noise.timestep for noise in config.noises]
+        if timesteps is not None:
+            told = timesteps.unbind(1) if config.attn_t_ensemble else [timesteps]
         taps = Taps(
             attention=config.map_strides,
             fusion=config.attn_fusion,
             map_grad=config.map_grad,  # type: ignore[arg-type]
         )
         if not config.attn_t_ensemble:
-            return self.unet(latents, timesteps, context, image_index=image_index, taps=taps)
+            return self.unet(latents, told[0], context, image_index=image_index, taps=taps)
         own, *others = latents.unbind(1)
         # Maps come first: nothing of the pass for the features has to be kept meanwhile.
         maps = [
-            self._maps(other, spec.timestep, context, image_index, replace(taps, features=False))
-            for other, spec in zip(others, config.noises[1:], strict=True)
+            self._maps(other, step, context, image_index, replace(taps, features=False))
+            for other, step in zip(others, told[1:], strict=True)
         ]
         means = {s: torch.stack([one[s] for one in maps]).mean(0) for s in taps.attention}
         taps = replace(taps, attention=())
-        out = self.unet(own, timesteps, context, image_index=image_index, taps=taps)
+        out = self.unet(own, told[0], context, image_index=image_index, taps=taps)
         return replace(out, attention=means)
 
     def _maps(
-        self, latents: Tensor, timestep: int, context: Tensor, index: Tensor | None, taps: Taps
+        self,
+        latents: Tensor,
+        timesteps: int | Tensor,
+        context: Tensor,
+        index: Tensor | None,
+        taps: Taps,
     ) -> dict[int, Tensor]:
         """Maps alone; without gradient where they carry none anyway, so that nothing is kept."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and taps.map_grad == "full"):
-            return self.unet(latents, timestep, context, image_index=index, taps=taps).attention
+            return self.unet(latents, timesteps, context, image_index=index, taps=taps).attention
 
     def decode(self, out: UNetOutput, size: tuple[int, int]) -> Tensor:
         """Raw two-class scores [B, 2, *size] (background, object) from the U-Net's output."""

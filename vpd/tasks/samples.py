@@ -3,7 +3,7 @@ it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol
@@ -43,13 +43,18 @@ class SamplePicture:
 
 
 class ReferSamples(Protocol):
-    """Pictures of a split, in a fixed order; iterating again gives the same."""
+    """Pictures of a split, in a fixed order; each is read when it is asked for."""
 
     name: str
     split: str
 
     def __len__(self) -> int: ...
+    def __getitem__(self, place: int, /) -> SamplePicture: ...
     def __iter__(self) -> Iterator[SamplePicture]: ...
+    def sentences(self, place: int) -> int:
+        """How many are asked about a picture, known without reading it."""
+        ...
+
     def floors(self, limit: int | None) -> dict[str, float]:
         """Scores in percent that take no reading of the whole sentence, for the first ``limit``
         pictures; may be empty."""
@@ -66,7 +71,7 @@ def refer_samples(source: Any, subset: Subset | None = None) -> ReferSamples:
         return TabletopSamples(source, subset)
     if isinstance(source, ReferDataset):
         return DatasetSamples(source)
-    if all(hasattr(source, name) for name in ("name", "split", "floors", "__iter__")):
+    if all(hasattr(source, name) for name in ("name", "split", "floors", "sentences")):
         return source
     raise TypeError(
         f"samples must be a ReferDataset or a TabletopSplit, got {type(source).__name__}"
@@ -90,13 +95,19 @@ class TabletopSamples:
         return len(self._order)
 
     def __iter__(self) -> Iterator[SamplePicture]:
-        for i in self._order:
-            instances = np.array(self._source.instances[i])
-            questions = tuple(
-                Question(e.text, instances == e.target + 1, e.kind, e.target + 1)
-                for e in self._sentences[i]
-            )
-            yield SamplePicture(np.array(self._source.images[i]), questions, instances)
+        return map(self.__getitem__, range(len(self)))
+
+    def __getitem__(self, place: int) -> SamplePicture:
+        i = self._order[place]
+        instances = np.array(self._source.instances[i])
+        questions = tuple(
+            Question(e.text, instances == e.target + 1, e.kind, e.target + 1)
+            for e in self._sentences[i]
+        )
+        return SamplePicture(np.array(self._source.images[i]), questions, instances)
+
+    def sentences(self, place: int) -> int:
+        return len(self._sentences[self._order[place]])
 
     def floors(self, limit: int | None) -> dict[str, float]:
         chosen = self._order[:limit]
@@ -116,28 +127,36 @@ class DatasetSamples:
 
     def __post_init__(self) -> None:
         self.name, self.split = self.source.name, self.source.split
-        self._refs: dict[int, list[Ref]] = {}
+        refs: dict[int, list[Ref]] = {}
         for ref in self.source.refs:
-            self._refs.setdefault(ref.image_id, []).append(ref)
+            refs.setdefault(ref.image_id, []).append(ref)
+        self._refs = list(refs.values())  # of each picture
 
     def __len__(self) -> int:
         return len(self._refs)
 
     def __iter__(self) -> Iterator[SamplePicture]:
-        for image_id, refs in self._refs.items():
-            instances, ids = None, {}
-            if self.name == "tabletop":  # its objects cover each pixel once
-                masks = self.source.instances(image_id)
-                ids = {ann_id: index for index, ann_id in enumerate(masks, start=1)}
-                instances = np.zeros(next(iter(masks.values())).shape, np.uint8)
-                for ann_id, mask in masks.items():
-                    instances[mask] = ids[ann_id]
-            questions = []
-            for ref in refs:
-                mask = self.source.mask(ref)
-                for s in ref.sentences:
-                    questions.append(Question(s.text, mask, s.kind, ids.get(ref.ann_id, 0)))
-            yield SamplePicture(self.source.image(image_id), tuple(questions), instances)
+        return map(self.__getitem__, range(len(self)))
+
+    def __getitem__(self, place: int) -> SamplePicture:
+        refs = self._refs[place]
+        image_id = refs[0].image_id
+        instances, ids = None, {}
+        if self.name == "tabletop":  # its objects cover each pixel once
+            masks = self.source.instances(image_id)
+            ids = {ann_id: index for index, ann_id in enumerate(masks, start=1)}
+            instances = np.zeros(next(iter(masks.values())).shape, np.uint8)
+            for ann_id, mask in masks.items():
+                instances[mask] = ids[ann_id]
+        questions = []
+        for ref in refs:
+            mask = self.source.mask(ref)
+            for s in ref.sentences:
+                questions.append(Question(s.text, mask, s.kind, ids.get(ref.ann_id, 0)))
+        return SamplePicture(self.source.image(image_id), tuple(questions), instances)
+
+    def sentences(self, place: int) -> int:
+        return sum(len(ref.sentences) for ref in self._refs[place])
 
     def floors(self, limit: int | None) -> dict[str, float]:
         return {}
@@ -155,15 +174,20 @@ def first(samples: ReferSamples, limit: int | None) -> Iterator[SamplePicture]:
     return islice(iter(samples), limit)
 
 
-def groups(pictures: Iterable[SamplePicture], sentences: int) -> Iterator[list[SamplePicture]]:
-    """Pictures in turn, as many together as have no more than so many sentences; one at least."""
-    group: list[SamplePicture] = []
-    rows = 0
-    for picture in pictures:
-        if group and rows + len(picture.questions) > sentences:
-            yield group
-            group, rows = [], 0
-        group.append(picture)
-        rows += len(picture.questions)
-    if group:
-        yield group
+def groups(source: ReferSamples, sentences: int, limit: int | None = None) -> list[range]:
+    """Places of pictures, as many together as have no more than so many sentences; one at least.
+    None is read for it.
+
+    Args:
+        limit: Only the first so many pictures.
+    """
+    found: list[range] = []
+    start = rows = 0
+    count = min(len(source), limit or len(source))
+    for place in range(count):
+        own = source.sentences(place)
+        if place > start and rows + own > sentences:
+            found.append(range(start, place))
+            start, rows = place, 0
+        rows += own
+    return [*found, range(start, count)] if count else found

@@ -22,7 +22,7 @@ from vpd.tasks.evaluate import preset_name
 from vpd.tasks.foundation import Foundation
 from vpd.tasks.passes import Pass, Passes
 from vpd.tasks.refer import ReferSegmenter
-from vpd.tasks.samples import SamplePicture, check_counts, first, groups, refer_samples
+from vpd.tasks.samples import SamplePicture, check_counts, groups, refer_samples
 from vpd.tokens import tokenize
 
 __all__ = ["PARTS", "Similarity", "SimilarityRow", "similarity"]
@@ -164,18 +164,20 @@ def similarity(
         strides = model.config.map_strides if isinstance(model, ReferSegmenter) else (2, 4)
     source = refer_samples(samples)
     specs = list(dict.fromkeys([clean, *noises]))
-    passes, taps = Passes(model, specs, batch), Taps(attention=tuple(strides))
+    passes = Passes(model, [(spec,) for spec in specs], batch)
+    taps = Taps(attention=tuple(strides))
     found: dict[tuple[NoiseSpec, Part, int], list[tuple[float, float]]] = {}
     count = min(len(source), limit or len(source))
     with tqdm(total=count, desc="similarity", unit="image", disable=not progress) as bar:
-        for group in groups(first(source, limit), batch):
+        for places in groups(source, batch, limit):
+            group = [source[place] for place in places]
             reference: dict[tuple[int, int], dict[tuple[Part, int], Tensor]] = {}
             for one in passes(group):
                 for place, parts in enumerate(_parts(model, one, group, taps)):
                     row = one.rows[place]
                     known = reference.setdefault((row.image, row.question), parts)
                     for (part, stride), noisy in parts.items():
-                        scores = found.setdefault((specs[row.noise], part, stride), [])
+                        scores = found.setdefault((specs[row.protocol], part, stride), [])
                         scores.append(_compared(known[part, stride], noisy))
             bar.update(len(group))
     rows = [

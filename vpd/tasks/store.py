@@ -16,17 +16,21 @@ from torch import nn
 from vpd.config import from_dict
 from vpd.data.files import atomic_write
 from vpd.nn import channels_last
+from vpd.tasks.depth import DepthConfig, DepthEstimator
 from vpd.tasks.foundation import Foundation, FoundationConfig
 from vpd.tasks.refer import ReferConfig, ReferSegmenter
+from vpd.tasks.semantic import SemanticConfig, SemanticSegmenter
 from vpd.weights import read_state_dict, save_weights
 
-__all__ = ["load", "load_foundation", "read_config", "save", "shipped"]
+__all__ = ["load", "load_foundation", "read_config", "save", "shipped", "task_of"]
 
 _ZOO = Path(__file__).parent.parent / "zoo"
 # Task -> (config dataclass, model class)
 _TASKS: dict[str, tuple[type, Callable[[Any], nn.Module]]] = {
     "foundation": (FoundationConfig, Foundation),
     "refer": (ReferConfig, ReferSegmenter),
+    "semantic": (SemanticConfig, SemanticSegmenter),
+    "depth": (DepthConfig, DepthEstimator),
 }
 
 
@@ -90,6 +94,11 @@ def read_config(name_or_path: str | Path) -> Any:
     info = _read_info(find(name_or_path))
     config_type, _ = _TASKS[info["task"]]
     return from_dict(config_type, info["config"])
+
+
+def task_of(name_or_path: str | Path) -> str:
+    """What a model is for: ``refer``, ``semantic``, ``depth`` or ``foundation``."""
+    return str(_read_info(find(name_or_path))["task"])
 
 
 def load_foundation(name_or_path: str | Path) -> Foundation:

@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
+from vpd.models.unet import UNetOutput
 from vpd.protocol import NoiseSpec
-from vpd.tasks.evaluate import Evaluation, evaluate_refer, object_logits, scored, under
+from vpd.tasks.evaluation import Evaluation, scored, under
 from vpd.tasks.passes import Pass, Passes
 from vpd.tasks.refer import ReferSegmenter
 from vpd.tasks.refer_scores import Scores
-from vpd.tasks.samples import SamplePicture, check_counts, first, groups, refer_samples
+from vpd.tasks.samples import SamplePicture, check_counts, groups, refer_samples
 
 __all__ = ["STEPS", "evaluate_timesteps"]
 
@@ -32,11 +34,12 @@ def evaluate_timesteps(
     text_blind: bool = False,
     limit: int | None = None,
     progress: bool = True,
+    group: dist.ProcessGroup | None = None,
 ) -> list[Evaluation]:
     """Scores a model under several noise protocols, usually one at several timesteps, in one pass
     over the pictures.
 
-    The scores are those of :func:`vpd.tasks.evaluate.evaluate_refer` under each protocol, at a
+    The scores are those of one :func:`vpd.tasks.evaluate.evaluate_refer` under each protocol, at a
     fraction of the time: a picture is encoded once (once per timestep under noise on its pixels),
     each distinct sentence once for the whole split, and what precedes the text in the U-Net runs
     once per picture and timestep (:mod:`vpd.tasks.passes`). Noise is paired: a picture meets the
@@ -52,11 +55,13 @@ def evaluate_timesteps(
         text_blind: Score the empty sentence too (``text_blind/...``).
         limit: Only the first so many pictures.
         progress: Show a bar.
+        group: Processes of ``torch.distributed`` that share the work: each reads and scores some
+            of the pictures, in the passes that one process would make, and all return the scores
+            of all. Every one calls this with the same arguments.
 
     Returns:
         One evaluation per protocol, in order. ``seconds_per_image`` is an equal share of the time
-        that all took together. A model with an ``attn_t_ensemble``, which runs its U-Net at several
-        timesteps under each protocol already, is scored under one after the other.
+        that all took together.
 
     Raises:
         ValueError: No protocol, the same twice, or ``batch`` or ``limit`` below 1.
@@ -68,54 +73,72 @@ def evaluate_timesteps(
         raise ValueError(f"expected noise protocols, each once, got {len(noises)}: {noises}")
     check_counts(batch=batch, limit=limit)
     source = refer_samples(samples)
-    if model.config.attn_t_ensemble:
-        return [
-            evaluate_refer(
-                under(model, noise), source,
-                batch=batch, text_blind=text_blind, limit=limit, progress=progress,
-            )
-            for noise in noises
-        ]  # fmt: skip
-    scores, blind = [Scores() for _ in noises], [Scores() for _ in noises]
-    passes = Passes(model, noises, batch)
+    rank, size = (0, 1) if group is None else (group.rank(), group.size())
+    own = groups(source, batch, limit)[rank::size]
+    twins = [under(model, noise) for noise in noises]
+    scores, blind = [Scores() for _ in twins], [Scores() for _ in twins]
+    passes = Passes(model, [twin.config.noises for twin in twins], batch)
     training, seconds = model.training, 0.0
     model.eval()
     try:
         with tqdm(
-            total=min(len(source), limit or len(source)),
-            desc=f"{source.name} {source.split}, {len(noises)} protocols",
+            total=sum(map(len, own)),
+            desc=f"{source.name} {source.split}" + f", {len(twins)} protocols" * (len(twins) > 1),
             unit="image",
-            disable=not progress,
+            disable=not progress or rank > 0,
         ) as bar:
-            for group in groups(first(source, limit), batch):
+            for places in own:
+                pictures = [source[place] for place in places]
                 start = time.perf_counter()
-                for one in passes(group, blind=text_blind):
+                for one in passes(pictures, blind=text_blind):
                     out = model.attend(one.latents, one.context, one.index, one.timesteps)
-                    logits = object_logits(model, out)
+                    logits = _object_logits(model, out)
                     seconds += time.perf_counter() - start
-                    _score(scores, blind, group, one, logits)
+                    _score(scores, blind, pictures, one, logits)
                     start = time.perf_counter()
-                bar.update(len(group))
+                bar.update(len(pictures))
     finally:
         model.train(training)
-    share = seconds / len(noises)
+    if group is not None:
+        scores, blind, seconds = _together(group, scores, blind, seconds)
+    share = seconds / len(twins)
     return [
-        scored(under(model, noise), source, own, empty if text_blind else None, limit, share)
-        for noise, own, empty in zip(noises, scores, blind, strict=True)
+        scored(twin, source, found, empty if text_blind else None, limit, share)
+        for twin, found, empty in zip(twins, scores, blind, strict=True)
     ]
+
+
+def _object_logits(model: ReferSegmenter, out: UNetOutput) -> Tensor:
+    """Object minus background at the model's input size, float32 [B, H, W] on the CPU."""
+    size = model.config.image_size
+    scores = model.decode(out, (size, size)).float()
+    return (scores[:, 1] - scores[:, 0]).cpu()
 
 
 def _score(
     scores: list[Scores],
     blind: list[Scores],
-    group: list[SamplePicture],
+    pictures: list[SamplePicture],
     one: Pass,
     logits: Tensor,
 ) -> None:
     for row, own in zip(one.rows, logits, strict=True):
-        asked = group[row.image].questions
+        asked = pictures[row.image].questions
         if row.question < len(asked):
-            scores[row.noise].score(group, [(row.image, asked[row.question])], own[None])
+            scores[row.protocol].score(pictures, [(row.image, asked[row.question])], own[None])
         else:  # the empty sentence's mask stands for every question
             every = [(row.image, question) for question in asked]
-            blind[row.noise].score(group, every, own.expand(len(asked), -1, -1))
+            blind[row.protocol].score(pictures, every, own.expand(len(asked), -1, -1))
+
+
+def _together(
+    group: dist.ProcessGroup, scores: list[Scores], blind: list[Scores], seconds: float
+) -> tuple[list[Scores], list[Scores], float]:
+    """What all processes have counted, and their time, in the same order everywhere."""
+    found: list[Any] = [None] * group.size()
+    dist.all_gather_object(found, (scores, blind, seconds), group=group)
+    total, empty = [Scores() for _ in scores], [Scores() for _ in blind]
+    for theirs, their_empty, _ in found:
+        for mine, other in zip([*total, *empty], [*theirs, *their_empty], strict=True):
+            mine.merge(other)
+    return total, empty, sum(seconds for *_, seconds in found)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vpd.losses import contrastive_loss
 from vpd.models.clip import CLIP
-from vpd.train.loop import LoopConfig, Resident, adamw, step_generator
+from vpd.train.loop import LoopConfig, Resident, optimizer_of, step_generator
 from vpd.train.retrieval import Gallery, retrieval_probe
 
 
@@ -87,7 +87,7 @@ class ContrastiveTraining(pl.LightningModule):
 
     def configure_optimizers(self):  # type: ignore[no-untyped-def]
         total = self.stage.loop.steps
-        return adamw(
+        return optimizer_of(
             [
                 {"params": [p for p in self.parameters() if p.ndim > 1]},
                 {"params": [p for p in self.parameters() if p.ndim <= 1], "weight_decay": 0.0},

@@ -12,7 +12,7 @@ from vpd.diffusion import NoiseSchedule
 from vpd.losses import epsilon_loss
 from vpd.models.clip_text import CLIPTextEncoder
 from vpd.models.unet import UNet
-from vpd.train.loop import LoopConfig, Resident, adamw, step_generator
+from vpd.train.loop import LoopConfig, Resident, optimizer_of, step_generator
 from vpd.train.parts import PartsTraining
 from vpd.train.probes import NOISE_ONLY, Probe, denoising_probe
 from vpd.train.progress import show
@@ -109,7 +109,7 @@ class DenoiserTraining(PartsTraining):
 
     def configure_optimizers(self):  # type: ignore[no-untyped-def]
         total, share = self.stage.loop.steps, self.stage.decay_share
-        return adamw(
+        return optimizer_of(
             [{"params": list(self.parameters())}],
             self.stage.loop,
             lambda step: min(1.0, (1 - step / total) / share + 0.01) if share > 0 else 1.0,

@@ -3,8 +3,6 @@ epoch."""
 
 from __future__ import annotations
 
-import logging
-import random
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,14 +12,12 @@ from torch import Tensor
 
 from vpd.models.unet import UNetOutput
 from vpd.tasks.refer import ReferConfig, ReferSegmenter
-from vpd.train.refer_table import ReferTable, latents_name
-from vpd.train.row_store import RowStore, digest
+from vpd.train.output_cache import CachedOutputs
+from vpd.train.picture_latents import latents_name
+from vpd.train.refer_table import ReferTable
+from vpd.train.row_store import digest
 
 __all__ = ["CachedFeatures"]
-
-log = logging.getLogger("vpd")
-
-_GROUP = 32  # rows of a pass
 
 
 def _map_names(config: ReferConfig) -> list[dict[str, Any]]:
@@ -35,7 +31,7 @@ def _map_names(config: ReferConfig) -> list[dict[str, Any]]:
     return names
 
 
-class CachedFeatures:
+class CachedFeatures(CachedOutputs):
     """The U-Net's outputs for the samples of a training table, where nothing that trains comes
     before them.
 
@@ -67,60 +63,24 @@ class CachedFeatures:
         config = model.config
         if config.text_adapter:
             raise ValueError("features can be cached without a text adapter only, got one")
-        self._strides = config.map_strides
-        self._device = model.device
-        self._keys = {sample: table.key(sample) for sample in table.drawn(steps).tolist()}
+        device = model.device
+        keys = {sample: table.key(sample) for sample in table.drawn(steps).tolist()}
         name = digest(
             "features 1", latents_name(model), model.text, asdict(config.text),
             model.unet, asdict(config.unet),
-            {"t": config.noise.timestep, "attention": self._strides, "bf16": bf16,
-             "dtype": str(dtype), "device": self._device.type},
+            {"t": config.noise.timestep, "attention": config.map_strides, "bf16": bf16,
+             "dtype": str(dtype), "device": device.type},
             *_map_names(config),
         )  # fmt: skip
-        self.store = RowStore(folder / name, dtype)
-        self._fill(model, table, bf16, progress)
+        super().__init__(folder / name, keys, config.map_strides, device, dtype)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> CachedFeatures:
-        return self
-
-    def __call__(self, samples: Tensor) -> UNetOutput:
-        """Outputs for samples int64 [B], float32 on the model's device."""
-        rows = self.store.read(self._keys[sample] for sample in samples.tolist())
-        parts = [part.to(self._device) for part in rows]
-        maps = parts[len(parts) - len(self._strides) :]
-        features = tuple(parts[: len(parts) - len(self._strides)])
-        return UNetOutput(None, features, dict(zip(self._strides, maps, strict=True)))
-
-    def _fill(self, model: ReferSegmenter, table: ReferTable, bf16: bool, progress: bool) -> None:
-        from tqdm import tqdm
-
-        absent = {key: s for s, key in self._keys.items() if key not in self.store}
-        # Those of a picture side by side: what does not depend on the sentence runs once for them.
-        samples = sorted(absent.values(), key=lambda sample: int(table.pictures[sample]))
-        log.info(
-            "U-Net outputs of %d samples, %d of them to be computed, in %s",
-            len(self._keys), len(samples), self.store.folder,
-        )  # fmt: skip
-        groups = [samples[i : i + _GROUP] for i in range(0, len(samples), _GROUP)]
-        # Processes that fill one store at the same time take the groups in different orders, so
-        # that each finds most of what the others have done.
-        random.Random().shuffle(groups)
-        with tqdm(total=len(samples), desc="U-Net outputs", disable=not progress) as bar:
-            for group in groups:
-                todo = [sample for sample in group if self._keys[sample] not in self.store]
-                if todo:
-                    rows = self._run(model, table, torch.tensor(todo), bf16)
-                    self.store.add([self._keys[sample] for sample in todo], rows)
-                bar.update(len(group))
-        self.store.flush()
-
-    @torch.no_grad()
-    def _run(
-        self, model: ReferSegmenter, table: ReferTable, samples: Tensor, bf16: bool
-    ) -> list[Tensor]:
-        latents, ids, index = table.inputs(samples)
-        device = self._device
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        def run(samples: Tensor) -> UNetOutput:
+            latents, ids, index = table.inputs(samples)
             states = model.text(ids.to(device)).hidden
-            out = model.features(latents.to(device), states, index.to(device))
-        return [*out.features, *(out.attention[stride] for stride in self._strides)]
+            return model.features(latents.to(device), states, index.to(device))
+
+        def picture(sample: int) -> int:
+            # Side by side: what does not depend on the sentence runs once for a picture.
+            return int(table.pictures[sample])
+
+        self.fill(run, beside=picture, bf16=bf16, progress=progress)

@@ -36,6 +36,9 @@ class LoopConfig:
     """Rows that a process computes at a time. It goes through its share of the batch in as many
     passes as that takes, which costs the memory of one; the gradient is that of the whole batch,
     but batch norms see micro batches. None: the whole share at once."""
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    """``adam``: Kingma and Ba's, with the weight decay in the gradient instead of beside it (the
+    F-VPD report's)."""
     lr: float = 5e-4
     weight_decay: float = 0.01
     beta2: float = 0.999
@@ -55,6 +58,8 @@ class LoopConfig:
     checkpoint_every: int = 500
 
     def __post_init__(self) -> None:
+        if self.optimizer not in ("adamw", "adam"):
+            raise ValueError(f"optimizer must be 'adamw' or 'adam', got {self.optimizer!r}")
         for name in ("steps", "batch", "log_every", "val_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -119,11 +124,13 @@ def resolve_precision(precision: Precision) -> str:
     return "bf16-mixed" if precision == "bf16" or native else "32-true"
 
 
-def adamw(
+def optimizer_of(
     groups: list[dict[str, Any]], config: LoopConfig, schedule: Callable[[int], float]
 ) -> dict[str, Any]:
-    """AdamW with a learning rate that follows ``schedule(step)`` (a factor) after the warm-up."""
-    optimizer = torch.optim.AdamW(
+    """The config's optimizer, with a learning rate that follows ``schedule(step)`` (a factor) after
+    the warm-up."""
+    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
+    optimizer = kind(
         groups,
         lr=config.lr,
         betas=(0.9, config.beta2),
@@ -143,12 +150,13 @@ def fit(
     *,
     progress: bool = True,
     monitor: str | None = None,
+    mode: Literal["max", "min"] = "max",
 ) -> None:
     """Trains ``module`` for ``config.steps`` steps, going on from ``folder/last.ckpt`` if there is
     one; with the processes of :func:`vpd.train.distributed.join`, if any.
 
-    Writes ``last.ckpt`` (and ``best.ckpt`` by the metric ``monitor``), ``metrics.csv``,
-    ``curves.png`` and TensorBoard files to ``folder``.
+    Writes ``last.ckpt`` (and ``best.ckpt`` by the metric ``monitor``, the larger or with ``mode``
+    the smaller the better), ``metrics.csv``, ``curves.png`` and TensorBoard files to ``folder``.
     The first process alone writes.
     Afterwards the module holds the averaged weights if ``config.ema`` is set.
     """
@@ -174,7 +182,7 @@ def fit(
                 folder,
                 filename="best",
                 monitor=monitor,
-                mode="max",
+                mode=mode,
                 enable_version_counter=False,
                 save_on_train_epoch_end=False,
             )

@@ -70,6 +70,10 @@ class PartsTraining(pl.LightningModule):
         to be logged."""
         raise NotImplementedError
 
+    def logged(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What is logged of a step, ``loss`` in any case, from the sums over its whole batch."""
+        return sums
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """All passes but the last one, which is Lightning's."""
         self._sums = {}
@@ -90,7 +94,7 @@ class PartsTraining(pl.LightningModule):
 
     def training_step(self, _: int) -> Tensor:
         loss = self._pass(self.shares.passes - 1)
-        found = total(self._sums)
+        found = self.logged(total(self._sums))
         self.log("loss", found.pop("loss"), prog_bar=True, batch_size=self.shares.batch)
         self.log_dict(found, batch_size=self.shares.batch)
         return loss

@@ -266,7 +266,8 @@ def _with_vocabulary(config: PretrainConfig) -> Foundation:
 
 
 def _pin(out: Path, config: PretrainConfig) -> None:
-    """Keeps the config beside the run, and refuses to go on with another one."""
+    """Keeps the config beside the run, and refuses to go on with another one. Fields that only one
+    of the two knows, as those of another version of vpd, are not compared."""
     own = {
         k: v
         for k, v in asdict(config).items()
@@ -274,10 +275,16 @@ def _pin(out: Path, config: PretrainConfig) -> None:
     }
     own = json.loads(json.dumps(own))
     path = out / "config.json"
-    if path.exists() and json.loads(path.read_text()) != own:
+    if path.exists() and not _agree(own, json.loads(path.read_text())):
         raise ValueError(
             f"{out} holds a run of another config ({path}); choose another "
             "folder with --out, or remove it"
         )
     with atomic_write(path) as file:
         file.write((json.dumps(own, indent=1) + "\n").encode())
+
+
+def _agree(one: Any, other: Any) -> bool:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return all(_agree(one[name], other[name]) for name in one.keys() & other.keys())
+    return one == other

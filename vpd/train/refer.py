@@ -9,20 +9,21 @@ from pathlib import Path
 import torch
 
 from vpd.data.tabletop.splits import cache_folder
-from vpd.lora import merge_lora, save_lora
-from vpd.tasks import store
 from vpd.tasks.evaluate import evaluate_refer
 from vpd.tasks.refer import ReferSegmenter
 from vpd.train.distributed import first_in_turn, group, present, wait
 from vpd.train.feature_cache import CachedFeatures
 from vpd.train.footprint import footprint
+from vpd.train.frozen import check_frozen, hold_frozen, restore_frozen
 from vpd.train.loop import fit, resolve_precision
 from vpd.train.parts import Shares
-from vpd.train.refer_config import ReferData, ReferTrainConfig, recipe
+from vpd.train.picture_latents import reproducible
+from vpd.train.refer_config import ReferData, ReferTrainConfig
 from vpd.train.refer_data import training_data, val_samples
 from vpd.train.refer_model import build
-from vpd.train.refer_table import ReferTable, reproducible
-from vpd.train.refer_training import ReferTraining
+from vpd.train.refer_table import ReferTable
+from vpd.train.refer_training import ReferTraining, seeded
+from vpd.train.saving import save_trained
 from vpd.train.time_path import restore_time_path
 
 __all__ = ["ReferData", "ReferTrainConfig", "build", "train"]
@@ -37,7 +38,7 @@ def _table(config: ReferTrainConfig, model: ReferSegmenter) -> ReferTable:
         refs = (replace(ref, sentences=("",)) for ref in refs)
     return ReferTable(
         model, data.pictures, refs, config.loop.batch, config.seed, config.together,
-        _cache(config.data, "latents"),
+        _cache(config.data, "latents"), config.fresh_noise,
     )  # fmt: skip
 
 
@@ -52,8 +53,8 @@ def _cached(
     trained = config.trains_unet or config.lora or config.text_adapter or config.train_text
     if trained or config.feature_cache == "none":
         return None
-    if not all(map(reproducible, model.config.noises)):
-        log.info("latents are drawn anew for this run, so the U-Net's outputs are not cached")
+    if table.fresh or not all(map(reproducible, model.config.noises)):
+        log.info("latents are drawn anew, so the U-Net's outputs are not cached")
         return None
     return CachedFeatures(
         model,
@@ -83,8 +84,10 @@ def train(config: ReferTrainConfig) -> dict[str, float]:
     out = Path(config.out)
     shares = Shares(config.loop.batch, config.loop.micro_batch, present())
     config = replace(config, progress=config.progress and shares.processes.first)
-    model = build(config)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    check_frozen(config, device)
+    model = build(config)
+    hold_frozen(model, config)
     with first_in_turn():
         val = val_samples(config.data, config.progress)
         table = _table(config, model.to(device))
@@ -108,8 +111,9 @@ def train(config: ReferTrainConfig) -> dict[str, float]:
     told = {noise.timestep for noise in model.config.noises}
     if config.trains_unet and not config.weights and len(told) == 1:
         restore_time_path(model.unet, build(config).unet.to(device), told.pop())
+    restore_frozen(model, config, device)
     metrics = evaluate_refer(
-        model.to(device),
+        seeded(model.to(device), config.seed),
         val,
         batch=config.eval_batch,
         text_blind=True,
@@ -118,23 +122,6 @@ def train(config: ReferTrainConfig) -> dict[str, float]:
         group=group(),
     ).metrics
     if shares.processes.first:
-        _save(model, config, metrics)
+        save_trained(model, config, metrics)
     wait()
     return metrics
-
-
-def _save(model: ReferSegmenter, config: ReferTrainConfig, metrics: dict[str, float]) -> None:
-    out = Path(config.out)
-    if config.lora is not None:
-        save_lora(model.unet, out / "lora.safetensors")
-        merge_lora(model.unet)
-    shipped = (
-        config.foundation if not config.weights and config.foundation in store.shipped() else None
-    )
-    card = {
-        "command": "vpd train, with the config below",
-        "config": recipe(config),
-        "metrics": metrics,
-        "licence": "Apache-2.0",
-    }
-    store.save(model.float().cpu(), out / "model", foundation=shipped, card=card)

@@ -11,6 +11,7 @@ from vpd.models.unet import Recompute
 from vpd.protocol import NoiseSpec
 from vpd.tasks.refer_config import check_maps
 from vpd.train.loop import LoopConfig
+from vpd.train.modes import check_modes
 
 __all__ = ["ReferData", "ReferTrainConfig", "recipe"]
 
@@ -84,6 +85,9 @@ class ReferTrainConfig:
     """Timestep of that protocol, 0 to 999."""
     noise: NoiseSpec | None = None
     """Noise protocol in full, instead of a named one."""
+    fresh_noise: bool = False
+    """Draw the protocol's noise anew in every step, as F-VPD's authors did. Otherwise a picture
+    keeps its noise and is encoded once."""
     scale_latents: bool = True
     """Feed the U-Net latents at the scale it was pre-trained with, unless ``noise`` gives another
     one than 1. VPD does not."""
@@ -98,6 +102,11 @@ class ReferTrainConfig:
     lora: LoraConfig | None = None
     """Train low-rank changes of the U-Net's attention instead of its weights; they are written to
     ``out/lora.safetensors`` too."""
+    frozen_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """How networks that do not train hold their weights meanwhile: the autoencoder, the text
+    encoder, the U-Net under ``freeze: unet`` or ``lora``. What trains stays float32, and whole
+    weights are scored at the end and saved. float16 is for networks that no gradient passes
+    through."""
     unet_init: Literal["pretrained", "random"] = "pretrained"
     train_text: bool = False
     """Train the text encoder too. VPD does not."""
@@ -124,13 +133,12 @@ class ReferTrainConfig:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        if self.protocol is not None and self.noise is not None:
-            raise ValueError("protocol and noise were both given: choose one")
-        NoiseSpec.check(self.protocol, self.t)
-        if self.lora is not None and self.freeze == "optimizer_only":
-            raise ValueError(
-                "lora freezes the U-Net's weights: freeze=optimizer_only has no meaning"
-            )
+        before = {
+            "text_adapter": self.text_adapter,
+            "train_text": self.train_text,
+            "lora": self.lora is not None,
+        }
+        check_modes(self, before)
         noise = NoiseSpec.preset(self.protocol) if self.protocol else self.noise or NoiseSpec()
         check_maps(self.attention, self.attn_fusion, self.attn_t_ensemble, noise)
 
@@ -138,6 +146,12 @@ class ReferTrainConfig:
     def trains_unet(self) -> bool:
         """Whether the optimizer holds the U-Net's own weights."""
         return self.freeze == "none" and self.lora is None
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """Networks whose weights have no part in the training."""
+        unet = self.freeze == "unet" or self.lora is not None
+        return ("vae", *["text"] * (not self.train_text), *["unet"] * unet)
 
     @property
     def weight_files(self) -> list[Path]:

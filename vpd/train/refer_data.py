@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +18,26 @@ from vpd.train.refer_table import Referred, dataset_refs, tabletop_refs
 __all__ = ["TrainingData", "training_data", "val_samples"]
 
 
+class Pictures(Sequence[np.ndarray]):
+    """uint8 [H, W, 3] images, each read when it is asked for."""
+
+    def __init__(self, count: int, read: Callable[[int], np.ndarray]) -> None:
+        self._count, self._read = count, read
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, place: Any) -> Any:
+        if not 0 <= place < self._count:
+            raise IndexError(place)
+        return self._read(place)
+
+
 @dataclass(frozen=True)
 class TrainingData:
     """Pictures, and the objects that sentences are about."""
 
-    pictures: Iterable[np.ndarray]
-    """uint8 [H, W, 3]."""
+    pictures: Pictures
     refs: Iterable[Referred]
     """Their ``image`` counts the pictures."""
 
@@ -39,11 +53,12 @@ def training_data(data: ReferData, progress: bool = True) -> TrainingData:
         sentences = tabletop.expressions_for(split, _subset(data, data.subset))
         # Behind the last scene that is spoken of, none has to be encoded.
         used = max((i + 1 for i, spoken in enumerate(sentences) if spoken), default=0)
-        pictures = (split.images[i] for i in range(used))
+        pictures = Pictures(used, lambda place: split.images[place])
         return TrainingData(pictures, tabletop_refs(split, sentences))
     source = _read(data, data.split, data.subset)
     images = sorted({ref.image_id for ref in source.refs})
-    return TrainingData(map(source.image, images), dataset_refs(source, images))
+    pictures = Pictures(len(images), lambda place: source.image(images[place]))
+    return TrainingData(pictures, dataset_refs(source, images))
 
 
 def val_samples(data: ReferData, progress: bool = True) -> ReferSamples:

@@ -1,10 +1,9 @@
-"""A referring data set held in memory: every image encoded once (VPD's autoencoder is frozen and
-its images are not augmented)."""
+"""A referring data set held in memory, and the batches that are drawn from it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,12 @@ from torch import Tensor
 
 from vpd.data import tabletop
 from vpd.data.refer import ReferDataset
-from vpd.images import to_network
-from vpd.protocol import NoiseSpec
 from vpd.tasks.refer import ReferSegmenter
 from vpd.tokens import tokenize
 from vpd.train.loop import Resident, step_generator
-from vpd.train.row_store import RowStore, digest
+from vpd.train.picture_latents import PictureLatents
 
-_ENCODED = 32  # pictures of a pass of the autoencoder
+__all__ = ["Batch", "ReferTable", "Referred", "dataset_refs", "tabletop_refs"]
 
 
 @dataclass(frozen=True)
@@ -70,30 +67,6 @@ def dataset_refs(data: ReferDataset, images: Sequence[int]) -> Iterator[Referred
         yield Referred(index[ref.image_id], data.mask(ref), [s.text for s in ref.sentences])
 
 
-def reproducible(noise: NoiseSpec) -> bool:
-    """Whether a protocol gives the same latents whenever an image is encoded."""
-    return noise.latent_mode == "mode" and not (noise.adds_noise and noise.seed is None)
-
-
-def latents_name(model: ReferSegmenter) -> str:
-    """Names all that latents depend on besides the picture. What the U-Net is told about their
-    noise is not part of it."""
-    config = model.config
-    first, *others = map(_added, config.noises)
-    sizes = {"image_size": config.image_size, "scale_factor": config.scale_factor}
-    # The usual choice is not named: stores made before there was another remain valid.
-    norm = [config.image_norm] if config.image_norm != "half" else []
-    return digest("latents 1", model.vae, asdict(config.vae), first, sizes, *others, *norm)
-
-
-def _added(noise: NoiseSpec) -> dict[str, Any]:
-    """What a protocol adds to latents."""
-    noise = replace(noise, embed_t=0)
-    if not noise.adds_noise:
-        noise = NoiseSpec(embed_t=0, latent_scale=noise.latent_scale)
-    return noise.to_dict()
-
-
 class ReferTable:
     """Latents, packed masks and tokens of a training set, drawn from by step number.
 
@@ -112,6 +85,8 @@ class ReferTable:
         seed: Of order and sentences.
         together: Objects of one picture that stand side by side; divides ``batch``.
         cache: Folder where latents are kept for other runs; None for none.
+        fresh: Draw the noise of the protocol anew in every step, for each picture of the batch
+            (:class:`PictureLatents`).
 
     Attributes:
         count: Objects.
@@ -128,15 +103,11 @@ class ReferTable:
         seed: int,
         together: int = 1,
         cache: Path | None = None,
+        fresh: bool = False,
     ) -> None:
         config = model.config
         if together < 1 or batch % together:
             raise ValueError(f"together must divide the batch of {batch}, got {together}")
-        if any(noise.adds_noise and noise.seed is None for noise in config.noises):
-            raise ValueError(
-                "training encodes each image once: its noise protocol needs a seed, "
-                "got NoiseSpec(seed=None)"
-            )
         self.size, self.batch, self.seed = config.image_size, batch, seed
         rows, packed, pixels, ids, counts = [], [], [], [], []
         for ref in refs:
@@ -161,12 +132,11 @@ class ReferTable:
         self._counts = torch.tensor(counts)
         self._pixels = torch.tensor(pixels)
         self._first = self._counts.cumsum(0) - self._counts  # each object's first sample
-        self.pictures = torch.tensor(rows).repeat_interleave(self._counts)
-        self._keys: list[bytes] = []  # content of each picture
+        self._images = torch.tensor(rows)
+        self.pictures = self._images.repeat_interleave(self._counts)
         self._epoch = (-1, torch.empty(0), torch.empty(0))
+        self._latents = PictureLatents(model, pictures, seed, fresh=fresh, cache=cache)
         self._data = Resident(
-            latents=self._encode(model, pictures, cache),
-            images=torch.tensor(rows),
             masks=torch.from_numpy(np.stack(packed)),
             ids=torch.cat(ids),
             bits=torch.arange(7, -1, -1, dtype=torch.uint8),
@@ -178,69 +148,45 @@ class ReferTable:
         size = (self.size, self.size)
         return cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
 
-    def _encode(
-        self, model: ReferSegmenter, pictures: Iterable[np.ndarray], cache: Path | None
-    ) -> Tensor:
-        """Latents of all pictures as :meth:`ReferSegmenter.encode_image` gives them, float16; notes
-        their content keys on the way."""
-        store = None
-        if cache is not None and all(map(reproducible, model.config.noises)):
-            store = RowStore(cache / latents_name(model))
-        parts: list[Tensor] = []
-        chunk: list[np.ndarray] = []
-
-        def encode(chosen: Sequence[np.ndarray]) -> Tensor:
-            pixels = torch.cat([to_network(picture, self.size) for picture in chosen])
-            with torch.no_grad():
-                return model.encode_image(pixels.to(model.device)).half().cpu()
-
-        def finish_chunk() -> None:
-            keys = [_content(picture) for picture in chunk]
-            self._keys.extend(keys)
-            if store is None:
-                parts.append(encode(chunk))
-            else:
-                absent = {key: p for key, p in zip(keys, chunk, strict=True) if key not in store}
-                if absent:
-                    store.add(list(absent), [encode(list(absent.values()))])
-                parts.append(store.read(keys)[0].half())
-            chunk.clear()
-
-        for picture in pictures:
-            chunk.append(picture)
-            if len(chunk) == _ENCODED:
-                finish_chunk()
-        if chunk:
-            finish_chunk()
-        if store is not None:
-            store.flush()
-        return torch.cat(parts)
-
     def __deepcopy__(self, memo: dict[int, Any]) -> ReferTable:
         return self
 
+    @property
+    def fresh(self) -> bool:
+        """Whether noise is drawn anew in every step."""
+        return self._latents.fresh
+
     def to(self, device: torch.device) -> None:
         self._data.to(device)
+        self._latents.to(device)
 
     def draw(self, step: int, part: slice = slice(None)) -> Batch:
         """The batch of a training step, or some of its rows; the same whenever it is asked for."""
         data = self._data
-        rows, samples = self._drawn(step)
-        whole_pixels = int(self._pixels[rows].sum())
-        rows, samples = rows[part], samples[part]
-        device = data["images"].device
-        rows, samples = rows.to(device), samples.to(device)
+        whole, samples = self._drawn(step)
+        latents, index = self._seen(step, whole, part)
+        device = data["bits"].device
+        rows, samples = whole[part].to(device), samples[part].to(device)
         bits = (data["masks"][rows].unsqueeze(-1) >> data["bits"]) & 1
-        used, index = torch.unique(data["images"][rows], return_inverse=True)
         return Batch(
-            data["latents"][used].float(),
+            latents,
             data["ids"][samples].long(),
             bits.flatten(-2)[..., : self.size].long(),
-            index,
+            index.to(device),
             samples,
             self.batch,
-            whole_pixels,
+            int(self._pixels[whole].sum()),
         )
+
+    def _seen(self, step: int, whole: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+        """Latents for some rows of a batch of objects, and which of them each row looks at."""
+        if not self.fresh:
+            used, index = torch.unique(self._images[whole[part]], return_inverse=True)
+            return self._latents.kept(used), index
+        # Only rows that stand together share a picture's noise.
+        places = torch.arange(self.batch)[part] // self._together * self._together
+        used, index = torch.unique(places, return_inverse=True)
+        return self._latents.at_step(self._images[whole[used]], step, used), index
 
     def drawn(self, steps: int) -> Tensor:
         """Every sample that the first ``steps`` steps draw, int64, ascending."""
@@ -249,14 +195,13 @@ class ReferTable:
     def key(self, sample: int) -> bytes:
         """What a sample is made of, picture and sentence, as a content key."""
         sentence = self._data["ids"][sample].cpu().numpy()
-        return self._keys[int(self.pictures[sample])] + sentence.tobytes()
+        return self._latents.keys[int(self.pictures[sample])] + sentence.tobytes()
 
     def inputs(self, samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Latents [I, C, h, w] of the pictures of some samples, their token ids [B, length], and
         which latent each sample looks at, int64 [B]."""
-        data = self._data
         used, index = torch.unique(self.pictures[samples], return_inverse=True)
-        return data["latents"][used].float(), data["ids"][samples].long(), index
+        return self._latents.kept(used), self._data["ids"][samples].long(), index
 
     def _drawn(self, step: int) -> tuple[Tensor, Tensor]:
         """Objects and samples of a step, int64 [B] on the CPU."""
@@ -286,8 +231,3 @@ class ReferTable:
             ]
         mixed = torch.randperm(len(groups), generator=generator)
         return torch.tensor(groups)[mixed].flatten()
-
-
-def _content(picture: np.ndarray) -> bytes:
-    pixels = np.ascontiguousarray(picture)
-    return bytes.fromhex(digest(pixels.tobytes(), f"{pixels.dtype} {pixels.shape}"))

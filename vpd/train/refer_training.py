@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from vpd.lora import add_lora, lora_parameters
 from vpd.losses import mask_losses
 from vpd.models.unet import UNetOutput
 from vpd.nn import synchronize_batch_norm
-from vpd.tasks.evaluate import evaluate_refer
+from vpd.tasks.evaluate import evaluate_refer, under
 from vpd.tasks.refer import ReferSegmenter
 from vpd.tasks.samples import ReferSamples
 from vpd.train.distributed import group
 from vpd.train.feature_cache import CachedFeatures
-from vpd.train.loop import adamw
+from vpd.train.loop import optimizer_of
+from vpd.train.modes import own_parts
 from vpd.train.parts import PartsTraining
 from vpd.train.refer_config import ReferTrainConfig
 from vpd.train.refer_table import Batch, ReferTable
 
-__all__ = ["ReferTraining"]
+__all__ = ["ReferTraining", "seeded"]
+
+
+def seeded(model: ReferSegmenter, seed: int) -> ReferSegmenter:
+    """A model whose scores can be repeated: noise is drawn from ``seed`` where its protocol has
+    none."""
+    noise = model.config.noise
+    return model if noise.seed is not None else under(model, replace(noise, seed=seed))
 
 
 class _Whole:
@@ -58,16 +66,7 @@ class ReferTraining(PartsTraining):
             "adapter": model.config.text_adapter,
             "decoder": True,
         }
-        model.unet.recompute = config.recompute
-        model.requires_grad_(False)
-        for name, trains in parts.items():
-            if trains:
-                self.add_module(name, getattr(model, name).requires_grad_(True))
-        if config.freeze == "optimizer_only":
-            model.unet.requires_grad_(True)
-        if config.lora is not None:
-            add_lora(model.unet, config.lora, generator=torch.Generator().manual_seed(config.seed))
-            self.lora = nn.ParameterList(lora_parameters(model.unet).values())
+        own_parts(self, model, parts, config)
 
     def setup(self, stage: str) -> None:
         assert self._table is not None
@@ -101,9 +100,8 @@ class ReferTraining(PartsTraining):
     def validation_step(self, _: int) -> None:
         assert self._val is not None
         limit = self.config.data.val_limit
-        model = self._whole.model
         found = evaluate_refer(
-            model,
+            seeded(self._whole.model, self.config.seed),
             self._val,
             batch=self.config.eval_batch,
             limit=limit,
@@ -133,6 +131,6 @@ class ReferTraining(PartsTraining):
             )
             group["params"].append(parameter)
         total = config.loop.steps
-        return adamw(
+        return optimizer_of(
             list(groups.values()), config.loop, lambda step: max(0.0, 1 - step / total) ** 0.9
         )

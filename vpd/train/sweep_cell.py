@@ -18,11 +18,11 @@ import torch
 
 from vpd.data.files import atomic_write
 from vpd.tasks import store
-from vpd.train.refer import train
 from vpd.train.refer_config import recipe
 from vpd.train.refer_data import val_samples
 from vpd.train.sweep_grid import Cell, SweepConfig, flat
 from vpd.train.sweep_inference import Inference, evaluate_under
+from vpd.train.tasks import train
 
 __all__ = [
     "State",

@@ -11,8 +11,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from vpd.train.refer_config import ReferTrainConfig
 from vpd.train.sweep_inference import Inference
+from vpd.train.tasks import Task, config_type
 
 __all__ = [
     "INFERENCE", "Cell", "Choice", "Picture", "SweepConfig", "Variant", "cells_of",
@@ -67,6 +67,8 @@ class SweepConfig:
     """Runs of `vpd train` that differ in a few fields."""
 
     out: str = "runs/sweep"
+    task: Task = "refer"
+    """What is trained."""
     base: str | None = None
     """A config file of `vpd train`; None for its defaults."""
     set: dict[str, Any] = field(default_factory=dict)
@@ -75,7 +77,8 @@ class SweepConfig:
     """Axis -> name -> choice; or a field's dotted name -> list of its values, or their range
     as text, ``0 to 500 by 100``, both ends included."""
     inference: dict[str, Inference] = field(default_factory=dict)
-    """Name -> what is changed when trained cells are scored once more, without training."""
+    """Name -> what is changed when trained cells are scored once more, without training; of the
+    task ``refer`` alone."""
     variants: dict[str, Variant] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0,)
     columns: tuple[str, ...] = ("oIoU", "mIoU", "P@0.5", "pick")
@@ -96,7 +99,8 @@ class Cell:
     seed: int
     overrides: dict[str, Any]
     """What it sets on top of the base, by dotted name."""
-    config: ReferTrainConfig
+    config: Any
+    """Of the training: :func:`vpd.train.tasks.config_type`."""
 
 
 def cells_of(sweep: SweepConfig) -> list[Cell]:
@@ -113,6 +117,8 @@ def cells_of(sweep: SweepConfig) -> list[Cell]:
     axes = {axis: _choices(axis, values) for axis, values in sweep.axes.items()}
     if INFERENCE in axes or "" in sweep.inference:
         raise ValueError(f"an axis must not be named {INFERENCE!r}, nor a condition ''")
+    if sweep.inference and sweep.task != "refer":
+        raise ValueError(f"inference is for the task refer alone, got task={sweep.task}")
     for name, picture in sweep.pictures.items():
         for axis in (*picture.lines, *picture.at, *([picture.x] if picture.x else [])):
             _known(axis, [*axes, INFERENCE], f"pictures.{name}: unknown axis")
@@ -171,7 +177,7 @@ def _seeded(
     seeds = variant.seeds or (named[-1] if named else sweep.seeds)
     where = label or "-".join(at.values()) or "base"
     try:
-        config = read(ReferTrainConfig, _nested(_merged(base, overrides)))
+        config = read(config_type(sweep.task), _nested(_merged(base, overrides)))
     except ValueError as error:
         raise ValueError(f"cell {where}: {error}") from error
     for seed in seeds:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["course", "draw", "read_rows", "summary", "table", "write_results"]
 
+_DIGITS = {"refer": 2, "semantic": 2, "depth": 4}  # of percentages; of fractions and metres
+
 
 def read_rows(config: SweepConfig, cells: Iterable[Cell]) -> list[dict[str, Any]]:
     """One flat row per trained cell, and one more for each condition that it was scored under:
@@ -48,7 +50,8 @@ def table(config: SweepConfig, rows: list[dict[str, Any]]) -> str:
     head = [*keys, *config.columns, "seeds", "minutes"]
     lines = [head, ["---"] * len(head)]
     for names, group in _groups(config, rows).items():
-        cells = [_spread([row[c] for row in group if c in row]) for c in config.columns]
+        found = [[row[c] for row in group if c in row] for c in config.columns]
+        cells = [_spread(values, _DIGITS[config.task]) for values in found]
         minutes = statistics.mean(row["seconds"] for row in group) / 60
         lines.append([*names, *cells, str(len(group)), f"{minutes:.1f}"])
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
@@ -82,11 +85,11 @@ def _groups(
     return groups
 
 
-def _spread(values: list[float]) -> str:
+def _spread(values: list[float], digits: int) -> str:
     if not values:
         return "-"
-    mean = f"{statistics.mean(values):.2f}"
-    return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
 def _interval(values: list[float]) -> dict[str, float]:

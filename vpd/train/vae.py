@@ -11,7 +11,7 @@ from torch import Tensor
 from vpd.data import tabletop
 from vpd.losses import reconstruction_loss
 from vpd.models.autoencoder import AutoencoderKL
-from vpd.train.loop import LoopConfig, Resident, adamw, step_generator
+from vpd.train.loop import LoopConfig, Resident, optimizer_of, step_generator
 from vpd.train.parts import PartsTraining
 from vpd.train.progress import show
 from vpd.train.world import images_tensor
@@ -86,7 +86,7 @@ class VAETraining(PartsTraining):
 
     def configure_optimizers(self):  # type: ignore[no-untyped-def]
         cycle = self.stage.cycle or self.stage.loop.steps
-        return adamw(
+        return optimizer_of(
             [{"params": list(self.vae.parameters())}],
             self.stage.loop,
             lambda step: 0.5 + 0.5 * math.cos(math.pi * (step % cycle) / cycle) + 0.01,

@@ -6,6 +6,7 @@ from vpd.data import tabletop
 scene = tabletop.render(7)  # image, instance, semantic, depth_m, objects
 tabletop.expressions(scene, random.Random(0), per_kind=1)
 split = tabletop.load_split("val")  # cached on disk, rendered on first use
+image, label = tabletop.semantic(split)[0].read()  # samples as the readers of data sets give them
 ```
 
 The world is frozen: pictures, grammar and splits of VERSION never change.
@@ -14,6 +15,7 @@ The world is frozen: pictures, grammar and splits of VERSION never change.
 from vpd.data.tabletop.captions import TAGS, caption, captions, tags
 from vpd.data.tabletop.expressions import KINDS, Expression, expressions, floors
 from vpd.data.tabletop.phrases import WORDS, head_attributes
+from vpd.data.tabletop.pictures import SCENES, depth, semantic
 from vpd.data.tabletop.render import Scene, SceneObject, render
 from vpd.data.tabletop.sampling import sample_scene
 from vpd.data.tabletop.spec import (
@@ -47,6 +49,7 @@ __all__ = [
     "IMAGE_SIZE",
     "KINDS",
     "MATERIALS",
+    "SCENES",
     "SHAPES",
     "SIZES",
     "SPLITS",
@@ -68,6 +71,7 @@ __all__ = [
     "WallSpec",
     "caption",
     "captions",
+    "depth",
     "expressions",
     "expressions_for",
     "floors",
@@ -75,5 +79,6 @@ __all__ = [
     "load_split",
     "render",
     "sample_scene",
+    "semantic",
     "tags",
 ]

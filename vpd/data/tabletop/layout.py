@@ -1,4 +1,7 @@
-"""Writes Tabletop in the REFER layout, so that the readers of real data sets read it too."""
+"""Writes Tabletop in the REFER layout, so that the readers of real data sets read it too.
+
+`vpd.data.tabletop.picture_layouts` writes labels and depth in theirs.
+"""
 
 import json
 import os
@@ -10,9 +13,16 @@ from typing import Any
 from vpd.data.check import ReferReport, check_refer
 from vpd.data.files import atomic_write, write_png
 from vpd.data.masks import encode_mask, mask_box
+from vpd.data.pair_check import PairsReport, check_pairs
 from vpd.data.tabletop.expressions import Expression
+from vpd.data.tabletop.picture_layouts import (
+    labelled_sizes,
+    write_ade20k,
+    write_nyuv2,
+    written_sizes,
+)
 from vpd.data.tabletop.spec import IMAGE_SIZE, SHAPES, VERSION, VISIBLE_PX
-from vpd.data.tabletop.splits import SPLITS, TabletopSplit, expressions_for, load_split
+from vpd.data.tabletop.splits import TabletopSplit, expressions_for, load_split
 
 REFER_SPLITS = ("train", "val", "test")
 _CATEGORY = {shape: i for i, shape in enumerate(SHAPES, start=1)}
@@ -23,13 +33,25 @@ def make_tabletop(
     splits: Iterable[str] = REFER_SPLITS,
     counts: Mapping[str, int] | None = None,
     *,
+    layout: str = "refer",
     cache_dir: str | os.PathLike[str] | None = None,
     workers: int | None = None,
     progress: bool = True,
-) -> ReferReport:
-    """Writes the data set (see `write_refer`) and checks it like any other."""
-    write_refer(root, splits, counts, cache_dir=cache_dir, workers=workers, progress=progress)
-    return check_refer(root, "tabletop")
+) -> ReferReport | PairsReport:
+    """Writes the data set and checks it like any other.
+
+    Args:
+        layout: "refer" (sentences and masks, see `write_refer`), "ade20k" (semantic labels) or
+            "nyuv2" (depth; see `vpd.data.tabletop.picture_layouts`).
+
+    Raises:
+        ValueError: on another layout, an unknown split or a count out of range.
+    """
+    writers = {"refer": write_refer, "ade20k": write_ade20k, "nyuv2": write_nyuv2}
+    if layout not in writers:
+        raise ValueError(f"layout must be one of {', '.join(writers)}, got {layout!r}")
+    writers[layout](root, splits, counts, cache_dir=cache_dir, workers=workers, progress=progress)
+    return check_refer(root, "tabletop") if layout == "refer" else check_pairs(root, layout)
 
 
 def write_refer(
@@ -55,12 +77,7 @@ def write_refer(
     Raises:
         ValueError: on an unknown split or a count out of range.
     """
-    sizes = _existing_sizes(Path(root))
-    for name in splits:
-        if name not in SPLITS or name == "pretrain":
-            labelled = ", ".join(s for s in SPLITS if s != "pretrain")
-            raise ValueError(f"split must be one of {labelled}, got {name!r}")
-        sizes[name] = (counts or {}).get(name, SPLITS[name].count)
+    sizes = {**_existing_sizes(Path(root)), **labelled_sizes(splits, counts)}
     tables: dict[str, Any] = {
         "info": {
             "description": "Tabletop",
@@ -87,19 +104,7 @@ def write_refer(
 def _existing_sizes(root: Path) -> dict[str, int]:
     """Splits and their sizes that an earlier call wrote."""
     path = root / "tabletop" / "instances.json"
-    if not path.is_file():
-        return {}
-    try:
-        info = json.loads(path.read_bytes())["info"]
-        sizes = {str(k): int(v) for k, v in info["splits"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: expected a Tabletop data set or no file: {error!r}") from error
-    if info.get("version") != VERSION:
-        raise ValueError(
-            f"{path}: expected Tabletop version {VERSION!r}, got {info.get('version')!r}; "
-            "write to another folder"
-        )
-    return sizes
+    return written_sizes(path, lambda tables: tables["info"])
 
 
 def _add_split(

@@ -99,7 +99,6 @@ def render(scene: SceneSpec | int) -> Scene:
 
     pixels = np.bincount(instance.ravel(), minlength=len(middles) + 1)
     samples = np.bincount(fine.ids.ravel(), minlength=len(middles) + 1)
-    class_of = np.array([0] + [CLASSES.index(o.shape) for o in spec.objects], np.uint8)
     return Scene(
         spec=spec,
         objects=tuple(
@@ -114,19 +113,42 @@ def render(scene: SceneSpec | int) -> Scene:
         ),
         image=_to_bytes(color + _sensor_noise(spec.sensor_seed)),
         instance=instance,
-        semantic=np.where(instance > 0, class_of[instance], is_wall.astype(np.uint8)),
+        semantic=_classes(spec, instance, is_wall),
         depth_m=np.where(instance > 0, depth, background_depth).astype(np.float32),
     )
 
 
-def _render_background(spec: SceneSpec, camera: Camera) -> tuple[Array, Array, Mask]:
-    """Colour [H, W, 3] in [0, 1], depth [H, W] and where the wall is, one ray per pixel."""
+def semantic_labels(spec: SceneSpec, instance: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The classes of a scene's pixels from its instance map, without rendering it again.
+
+    Args:
+        instance: uint8 [128, 128], the scene's instance map.
+
+    Returns:
+        uint8 [128, 128]; index into CLASSES, as `Scene.semantic`.
+    """
+    _, _, is_wall = _hit_background(Camera(spec.camera))
+    return _classes(spec, instance, is_wall.reshape(instance.shape))
+
+
+def _classes(spec: SceneSpec, instance: NDArray[np.uint8], is_wall: Mask) -> NDArray[np.uint8]:
+    class_of = np.array([0] + [CLASSES.index(o.shape) for o in spec.objects], np.uint8)
+    return np.where(instance > 0, class_of[instance], is_wall.astype(np.uint8))
+
+
+def _hit_background(camera: Camera) -> tuple[Vectors, Array, Mask]:
+    """One ray per pixel, in reading order: the rays, their depth, and whether they hit the wall."""
     full = (0, IMAGE_SIZE)
     rays = camera.rays(full, full, IMAGE_SIZE)
     c = camera.position
     to_floor = np.where(rays[2] < 0, -c[2] / np.minimum(rays[2], -1e-9), MISS)
     is_wall = c[1] + to_floor * rays[1] > WALL_Y
-    depth = np.where(is_wall, (WALL_Y - c[1]) / rays[1], to_floor)
+    return rays, np.where(is_wall, (WALL_Y - c[1]) / rays[1], to_floor), is_wall
+
+
+def _render_background(spec: SceneSpec, camera: Camera) -> tuple[Array, Array, Mask]:
+    """Colour [H, W, 3] in [0, 1], depth [H, W] and where the wall is, one ray per pixel."""
+    rays, depth, is_wall = _hit_background(camera)
     color = background_color(spec, camera.points(rays, depth), is_wall)
     shape = (IMAGE_SIZE, IMAGE_SIZE)
     color = _soften(np.clip(color, 0, 1).reshape(*shape, 3))

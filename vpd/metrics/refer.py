@@ -1,8 +1,4 @@
-"""Streaming metrics: ``update`` with what comes, ``merge`` with what others counted, ``compute`` at
-any time.
-
-State is a handful of sums, so accumulators pickle and merge in any order. Percentages are 0-100.
-"""
+"""Metrics of referring segmentation."""
 
 from __future__ import annotations
 

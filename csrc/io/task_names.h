@@ -1,0 +1,29 @@
+#pragma once
+// One name for what checkpoints name differently outside their networks: heads, adapters, class
+// embeddings.
+#include <string>
+#include <string_view>
+
+#include "io/layouts.h"
+
+namespace vpd::io {
+
+// Whether a file has heads of transformers' UperNet.
+bool has_transformers_upernet(const Entries& entries);
+
+// Names as vpd's task models have them: text_adapter.gamma, class_embeddings, head.*, aux_head.*
+//   official VPD, mmsegmentation: gamma beside the adapter; decode_head.*, auxiliary_head.*; in
+//     depth everything below "encoder." and the head in parts
+//   transformers' UperNet: batch_norm and classifier for bn and conv_seg
+//   DistributedDataParallel: "module." before every name
+// Names of vpd's own, and names that mean something else, stay as they are.
+class TaskNames {
+ public:
+  explicit TaskNames(const Entries& entries) : transformers_(has_transformers_upernet(entries)) {}
+  std::string operator()(std::string_view name) const;
+
+ private:
+  bool transformers_;
+};
+
+}  // namespace vpd::io

@@ -1,0 +1,57 @@
+"""`vpd data make` and `vpd data check` on data sets of labels and depth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import trees
+
+from vpd.data import make_tabletop, nyu_mat
+
+
+def test_check_finds_out_what_there_is(run, run_json, refused, tmp_path):
+    assert "found none of refcoco, " in refused("data", "check", "--root", tmp_path)
+    trees.ade(tmp_path, {"validation": [np.ones(trees.SIZE, np.uint8)] * 20})
+    found = run_json("data", "check", "--root", tmp_path)
+    assert (found["layout"], found["splits"][0]["pairs"]) == ("ade20k", 20)
+    assert (found["ok"], found["recognised"]) == (True, False)
+    assert found["splits"][0]["read"] == 16
+    found = run_json("data", "check", "ade20k", "--root", tmp_path, "--read-all")
+    assert found["splits"][0]["read"] == 20
+    next(tmp_path.rglob("annotations/validation/*.png")).unlink()
+    code, out, _ = run("data", "check", "--root", tmp_path)
+    assert code == 1
+    assert "val, missing (1): ADE_valid_000000" in out
+    trees.nyu(tmp_path / "nyu_depth_v2/official_splits/test", {"cafe/00001": 1})
+    message = refused("data", "check", "--root", tmp_path)
+    assert "several, ade20k, nyuv2: say which" in message
+
+
+def test_check_of_tabletop_in_other_layouts(run_json, tmp_path):
+    for layout in ("ade20k", "nyuv2"):
+        make_tabletop(tmp_path, ["val"], {"val": 2}, layout=layout, workers=1, progress=False)
+        words = ["data", "check", "tabletop", "--layout", layout, "--root", tmp_path]
+        assert run_json(*words)["splits"][0]["published"] == 500
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["ade20k", "nyuv2"])
+def test_make_tabletop(run_json, tmp_path, layout):
+    words = ["data", "make", "tabletop", "--root", tmp_path, "--splits", "val"]
+    found = run_json(*words, "--layout", layout)
+    assert (found["ok"], found["recognised"]) == (True, True)
+
+
+def test_make_nyuv2(run_json, refused, tmp_path, monkeypatch):
+    words = ["data", "make", "nyuv2", "--root", tmp_path]
+    assert "nyuv2 needs --mat" in refused(*words)
+    both = ["--mat", tmp_path / "a.mat", "--splits-mat", tmp_path / "b.mat"]
+    assert "a.mat" in refused(*words, *both) or "b.mat" in refused(*words, *both)
+    assert "tabletop is rendered" in refused("data", "make", "tabletop", "--root", "x", *both)
+
+    def extract(mat, splits, root):
+        assert (mat.name, splits.name) == ("a.mat", "b.mat")
+        trees.nyu(root / "nyu_depth_v2/official_splits/test", {"cafe/00001": 1})
+
+    monkeypatch.setattr(nyu_mat, "extract_nyu_mat", extract)
+    assert run_json(*words, *both)["splits"][0]["published"] == 654

@@ -1,0 +1,235 @@
+"""Semantic segmentation: a class for every pixel (VPD; Zhao et al. 2023, section 4.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vpd._load import core
+from vpd.images import read_image
+from vpd.models.fpn import FPN, FPNConfig, SemanticFPNHead, SemanticFPNHeadConfig
+from vpd.models.unet import UNetOutput, feature_dims
+from vpd.models.uper_head import FCNHead, FCNHeadConfig, UperNetHead, UperNetHeadConfig
+from vpd.tasks.dense import DenseConfig, DenseModel, pad_to_multiple
+from vpd.tasks.dense_results import SemanticResult
+from vpd.tasks.slide import slide_bands
+
+__all__ = ["SCALES", "SemanticConfig", "SemanticSegmenter"]
+
+SCALES = (1.0, 1.125, 1.25, 1.375, 1.5)
+"""Of VPD's multi-scale test; mmsegmentation's are 0.5, 0.75 ... 1.75."""
+
+
+@dataclass(frozen=True)
+class SemanticConfig(DenseConfig):
+    """A semantic segmenter; the defaults are VPD's on ADE20K, whose classes are not given here."""
+
+    attention: tuple[int, ...] = (2, 4)
+    classes: tuple[str, ...] = ()
+    """Names; a class's id is its place."""
+    texts: int | None = None
+    """How many embeddings condition the U-Net; None: one for each class."""
+    head: Literal["fpn", "uper"] = "fpn"
+    """Semantic FPN with its neck, or UperNet."""
+    channels: int = 256
+    """Width of the head: 256 for ``fpn``, 512 for ``uper``."""
+    auxiliary: bool = False
+    """Whether an FCN head on the second coarsest map trains beside the head."""
+    dropout: float = 0.1
+    image_size: int = 512
+    """Side of the square crops that it is trained on and of the windows of a sliding test."""
+    stride: int = 341
+    """Between windows."""
+    resize: Literal["keep_ratio", "none"] = "keep_ratio"
+    """How a picture comes to the test. ``keep_ratio``: its shorter side becomes ``image_size``, or
+    less where the longer one would exceed four times that. ``none``: as it is."""
+
+    def __post_init__(self) -> None:
+        if not self.classes:
+            raise ValueError("SemanticConfig.classes: expected at least one name, got none")
+        if not 0 < self.stride <= self.image_size:
+            raise ValueError(
+                f"SemanticConfig.stride must be in [1, image_size = {self.image_size}], got "
+                f"{self.stride}"
+            )
+
+
+class SemanticSegmenter(DenseModel[SemanticConfig]):
+    """Autoencoder, U-Net, text adapter and head, from a picture to the class of each pixel.
+
+    ``model(image)`` takes what people have; ``model.logits(image)`` takes tensors and is what
+    trains. ``class_embeddings`` [K, C] holds one pooled text embedding for each class.
+    """
+
+    def __init__(self, config: SemanticConfig) -> None:
+        texts = len(config.classes) if config.texts is None else config.texts
+        super().__init__(config, texts)
+        dims = feature_dims(self.unet.feature_channels, texts, config.attention)
+        count = len(config.classes)
+        self.neck = None
+        self.head: SemanticFPNHead | UperNetHead
+        if config.head == "fpn":
+            self.neck = FPN(FPNConfig(dims, config.channels))
+            self.head = SemanticFPNHead(
+                SemanticFPNHeadConfig(
+                    in_channels=(config.channels,) * len(dims),
+                    num_classes=count,
+                    channels=config.channels,
+                    dropout=config.dropout,
+                )
+            )
+        else:
+            self.head = UperNetHead(
+                UperNetHeadConfig(dims, count, config.channels, dropout=config.dropout)
+            )
+        self.aux_head = None
+        if config.auxiliary:
+            self.aux_head = FCNHead(FCNHeadConfig(dims[2], count, dropout=config.dropout))
+
+    def features(self, latents: Tensor, states: Tensor | None = None) -> UNetOutput:
+        """The U-Net's features and maps for latents [B, C, h, w], under embeddings [K, C] or
+        [B, K, C] instead of the model's own."""
+        states = self.class_embeddings if states is None else states
+        states = states.to(self.dtype)
+        return self.attend(latents, self.context(states if states.dim() == 3 else states[None]))
+
+    def scores(self, out: UNetOutput, *, generator: torch.Generator | None = None) -> Tensor:
+        """Raw class scores [B, K, h, w] on the latent's own grid.
+
+        Args:
+            generator: What dropout draws from in training mode.
+        """
+        maps = self.pyramid(out)
+        if self.neck is not None:
+            return self.head(self.neck(maps), generator=generator)
+        return self.head(maps, generator=generator)
+
+    def aux_scores(self, out: UNetOutput, *, generator: torch.Generator | None = None) -> Tensor:
+        """Those of the auxiliary head, on the second coarsest grid."""
+        if self.aux_head is None:
+            raise ValueError("this model has no auxiliary head: SemanticConfig(auxiliary=True)")
+        return self.aux_head(self.pyramid(out), generator=generator)
+
+    def logits(self, image: Tensor, states: Tensor | None = None) -> Tensor:
+        """Raw head output at input size.
+
+        Args:
+            image: [B, 3, H, W] in [-1, 1]; any size: padded with zeros to what the networks take.
+            states: Embeddings [K, C] or [B, K, C]; the model's own if None.
+
+        Returns:
+            [B, num_classes, H, W]
+        """
+        padded = pad_to_multiple(image, self.config.multiple)
+        scores = self.scores(self.features(self.encode_image(padded), states))
+        size = (padded.shape[-2], padded.shape[-1])
+        scores = F.interpolate(scores.float(), size, mode="bilinear", align_corners=False)
+        return scores[..., : image.shape[-2], : image.shape[-1]]
+
+    def forward(
+        self,
+        image: Any,
+        *,
+        mode: Literal["slide", "whole"] = "slide",
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+        batch: int = 4,
+    ) -> SemanticResult:
+        """The class of each pixel.
+
+        Args:
+            image: Path, PIL image, uint8 array HxWx3 (or grey, RGBA, 16 bit), float array or
+                tensor in [0, 1]; any size.
+            mode: ``slide``: overlapping windows of the size that the model was trained on, whose
+                scores are averaged; ``whole``: in one piece.
+            scales: Factors of the test size; probabilities are averaged over them (:data:`SCALES`).
+            flip: Average over the mirrored picture too.
+            batch: Windows that go through the networks at a time.
+
+        Returns:
+            A :class:`vpd.tasks.dense_results.SemanticResult` at the picture's own size.
+
+        Raises:
+            ValueError, TypeError, OSError: A picture that cannot be read, or a choice out of range.
+        """
+        if mode not in ("slide", "whole"):
+            raise ValueError(f"mode must be 'slide' or 'whole', got {mode!r}")
+        if not scales or any(not 0.1 <= scale <= 10 for scale in scales) or batch < 1:
+            raise ValueError(
+                f"scales must be one or more factors from 0.1 to 10 and batch at least 1, got "
+                f"scales={list(scales)}, batch={batch}"
+            )
+        picture = read_image(image)
+        training = self.training
+        self.eval()
+        try:
+            with torch.inference_mode():
+                classes, chance = self._classes(picture, mode, tuple(scales), flip, batch)
+        finally:
+            self.train(training)
+        return SemanticResult(picture, classes.numpy(), chance.numpy(), self.config.classes)
+
+    def _classes(
+        self, picture: np.ndarray, mode: str, scales: tuple[float, ...], flip: bool, batch: int
+    ) -> tuple[Tensor, Tensor]:
+        """The class of each pixel and its probability, at the picture's size."""
+        size = (picture.shape[0], picture.shape[1])
+        kind = torch.uint8 if len(self.config.classes) <= 256 else torch.int32
+        scores, flipped = [], []
+        for scale in scales:
+            pixels = self._resized(picture, scale)
+            if mode == "slide" and len(scales) == 1 and not flip and pixels.shape[-2:] == size:
+                # Nothing to be averaged or resized: scores never exist for more than some rows.
+                found = [
+                    _classified([band], [False], (band.shape[1], size[1]), kind)
+                    for band in self._bands(pixels, batch)
+                ]
+                classes, chance = (torch.cat(parts) for parts in zip(*found, strict=True))
+                return classes, chance
+            for mirrored in (False, True) if flip else (False,):
+                seen = pixels.flip(-1) if mirrored else pixels
+                if mode == "slide":
+                    scores.append(torch.cat(list(self._bands(seen, batch)), dim=1))
+                else:
+                    scores.append(self._predict(seen)[0])
+                flipped.append(mirrored)
+        return _classified(scores, flipped, size, kind)
+
+    def _resized(self, picture: np.ndarray, scale: float) -> Tensor:
+        """The picture as a test of that scale sees it, [1, 3, H, W] in [-1, 1] on the CPU."""
+        import cv2
+
+        height, width = picture.shape[:2]
+        factor, side = scale, self.config.image_size
+        if self.config.resize == "keep_ratio":
+            factor *= min(4 * side / max(height, width), side / min(height, width))
+        size = (max(1, int(width * factor + 0.5)), max(1, int(height * factor + 0.5)))
+        if size != (width, height):
+            picture = cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
+        pixels = torch.from_numpy(picture).permute(2, 0, 1)[None]
+        return pixels.float().div_(127.5).sub_(1.0)
+
+    def _bands(self, pixels: Tensor, batch: int) -> Iterator[Tensor]:
+        """Class scores of a picture [1, 3, H, W] by sliding windows, float32 [K, rows, W] on the
+        CPU, from top to bottom."""
+        side, stride = self.config.image_size, self.config.stride
+        return slide_bands(pixels, self._predict, side, stride, batch)
+
+    def _predict(self, pixels: Tensor) -> Tensor:
+        return self.logits(pixels.to(self.device, self.dtype)).cpu()
+
+
+def _classified(
+    scores: list[Tensor], flipped: list[bool], size: tuple[int, int], kind: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """The class of each pixel of a picture and its probability, [H, W] each, from class scores [K,
+    h, w] of which some are mirrored."""
+    classes, chance = core.pixel_classes(scores, flipped, size, True)
+    assert chance is not None
+    return classes.to(kind), chance

@@ -1,0 +1,179 @@
+"""Runs a training of a model with a value for every pixel, from its config to the model on disk."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from vpd.data.dense import dense_samples
+from vpd.data.tabletop.splits import cache_folder
+from vpd.train.dense_cache import cached_outputs
+from vpd.train.dense_config import DenseData
+from vpd.train.dense_stream import Augment, StreamedTable
+from vpd.train.dense_table import DenseTable, ResidentTable, Target
+from vpd.train.dense_training import DenseRun, DenseTraining
+from vpd.train.distributed import first_in_turn, present, wait
+from vpd.train.frozen import check_frozen, hold_frozen, restore_frozen
+from vpd.train.loop import fit, resolve_precision
+from vpd.train.output_cache import CachedOutputs
+from vpd.train.parts import Shares
+from vpd.train.picture_latents import reproducible
+from vpd.train.saving import save_trained
+from vpd.train.time_path import restore_time_path
+
+__all__ = ["Recipe", "run", "samples"]
+
+log = logging.getLogger("vpd")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a task brings to a run."""
+
+    task: Literal["semantic", "depth"]
+    build: Callable[[Any, Sequence[str]], Any]
+    """From a config and the names of classes or of types of scenes."""
+    training: type[DenseTraining]
+    target: Target
+    augment: Callable[[Any, Any], Augment]
+    """VPD's augmentation, of a config and a data set."""
+
+
+def samples(task: Literal["semantic", "depth"], data: DenseData, progress: bool = True) -> Any:
+    """The pictures that are trained on and those that are scored.
+
+    Raises:
+        ValueError: A data set without its folder, or two that have other names of classes.
+        OSError: Files that are not there.
+    """
+    where: dict[str, Any] = {
+        "root": data.root, "names": data.names, "workers": data.workers, "progress": progress,
+        "cache_dir": None if data.cache_dir is None else Path(data.cache_dir),
+    }  # fmt: skip
+    if data.name == "folder" and (data.val_images is None or data.val_targets is None):
+        raise ValueError("data.name=folder needs data.val_images and data.val_targets")
+    train = dense_samples(
+        task, data.name, data.split, images=data.images, targets=data.targets,
+        limit=data.limit, **where,
+    )  # fmt: skip
+    val = dense_samples(
+        task, data.name, data.val_split, images=data.val_images, targets=data.val_targets, **where
+    )
+    known, asked = _names(task, train), _names(task, val)
+    strange = [name for name in asked if name not in known]
+    if strange or (task == "semantic" and known != asked):
+        raise ValueError(
+            f"{data.val_split} has {len(asked)} names ({', '.join((strange or asked)[:3])}, ...), "
+            f"{data.split} has {len(known)} ({', '.join(known[:3])}, ...): expected the same"
+        )
+    return train, val
+
+
+def _names(task: str, data: Any) -> tuple[str, ...]:
+    return tuple(data.names if task == "semantic" else data.scenes)
+
+
+def run(config: Any, recipe: Recipe) -> dict[str, float]:
+    """Trains, or goes on from ``config.out/last.ckpt``; writes ``config.out/model``, which
+    :func:`vpd.load` reads.
+
+    Within :func:`vpd.train.distributed.join` all processes train together, each with its share of
+    every batch and of the evaluations; the first one writes.
+
+    Returns:
+        Metrics of the trained model on the validation split.
+
+    Raises:
+        ValueError: A batch that does not divide among the processes, and other mistakes in the
+            config.
+    """
+    out = Path(config.out)
+    shares = Shares(config.loop.batch, config.loop.micro_batch, present())
+    config = replace(config, progress=config.progress and shares.processes.first)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    check_frozen(config, device)
+    with first_in_turn():
+        train, val = samples(recipe.task, config.data, config.progress)
+    names = _names(recipe.task, train)
+    model = recipe.build(config, names)
+    hold_frozen(model, config)
+    with first_in_turn():
+        table = _table(config, recipe, model.to(device), train)
+    if config.epochs is not None:
+        steps = config.epochs * table.steps_per_epoch
+        config = replace(config, loop=replace(config.loop, steps=steps))
+    try:
+        cached = _cached(config, model, table)
+        module = recipe.training(config, DenseRun(model, table, val, cached))
+        log.info(
+            "%d pictures, %d steps of %d; %s",
+            len(train), config.loop.steps, config.loop.batch, _counts(model, module),
+        )  # fmt: skip
+        best = config.select == "best"
+        fit(
+            module, config.loop, out, progress=config.progress,
+            monitor=module.monitor if best else None, mode=module.mode,
+        )  # fmt: skip
+    finally:
+        table.close()
+    if best:
+        state = torch.load(out / "best.ckpt", weights_only=True, map_location="cpu")["state_dict"]
+        module.load_state_dict(state)
+
+    if config.trains_unet and not config.weights:
+        start = recipe.build(config, names).to(device)
+        restore_time_path(model.unet, start.unet, model.config.noise.timestep)
+    restore_frozen(model, config, device, lambda own: recipe.build(own, names))
+    model.to(device)
+    metrics = module.evaluate(config.data.final_limit, config.progress)
+    if shares.processes.first:
+        save_trained(model, config, metrics)
+    wait()
+    return metrics
+
+
+def _table(config: Any, recipe: Recipe, model: Any, train: Any) -> DenseTable:
+    batch, seed, data = config.loop.batch, config.seed, config.data
+    if config.augment == "full":
+        augment = recipe.augment(config, train)
+        fresh = config.fresh_noise
+        return StreamedTable(model, train, augment, batch, seed, fresh=fresh, workers=data.workers)
+    return ResidentTable(
+        model, train, recipe.target, batch, seed, flip=config.augment == "flip",
+        cache=_cache(data, "latents"), fresh=config.fresh_noise,
+    )  # fmt: skip
+
+
+def _cache(data: DenseData, kind: str) -> Path:
+    return cache_folder(data.cache_dir).parent / kind
+
+
+def _cached(config: Any, model: Any, table: DenseTable) -> CachedOutputs | None:
+    """The U-Net's outputs for all that the run will draw, if they are the same in every epoch."""
+    trained = config.trains_unet or config.lora or config.text_adapter
+    if trained or config.feature_cache == "none" or not isinstance(table, ResidentTable):
+        return None
+    if table.fresh or not reproducible(model.config.noise):
+        log.info("latents are drawn anew, so the U-Net's outputs are not cached")
+        return None
+    return cached_outputs(
+        model, table, config.loop.steps, _cache(config.data, "features"),
+        dtype=getattr(torch, config.feature_cache),
+        bf16=resolve_precision(config.loop.precision) == "bf16-mixed",
+        progress=config.progress,
+    )  # fmt: skip
+
+
+def _counts(model: Any, module: DenseTraining) -> str:
+    """How many parameters there are, and how many of them train."""
+    whole = sum(parameter.numel() for parameter in model.parameters())
+    parts = [
+        f"{name} {sum(p.numel() for p in part.parameters()):,}"
+        for name, part in module.named_children()
+    ]
+    return f"{whole:,} parameters, of which train: {', '.join(parts)}"

@@ -1,0 +1,167 @@
+"""Batches whose pictures are read and changed at random in every step, by threads that work
+ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vpd.data.augment import DepthAugmentation, SemanticAugmentation, pad_to, sample_generator
+from vpd.tasks.dense import DenseModel, pad_to_multiple
+from vpd.train.dense_table import DenseBatch, Epochs
+from vpd.train.drawing import named_seed
+from vpd.train.picture_latents import draw_names, with_noise
+
+__all__ = ["Augment", "Row", "StreamedTable", "augmented_depth", "augmented_label"]
+
+_AHEAD = 2  # steps
+
+Row = tuple[Tensor, Tensor]
+"""Pixels float32 [3, S, S] in [-1, 1], and the target [S, S]."""
+Augment = Callable[[Any, np.random.Generator, int], Row]
+"""From a sample, the randomness of one row of one step, and its number in the run."""
+
+
+def augmented_label(augmentation: SemanticAugmentation, size: int) -> Augment:
+    """A random version of a labelled picture; what it lacks to a square of ``size`` is grey and has
+    no class."""
+
+    def augment(sample: Any, generator: np.random.Generator, number: int) -> Row:
+        image, label = sample.read()
+        image, label = augmentation(image, label, generator)
+        square = (size, size)
+        return _pixels(image, size), torch.from_numpy(
+            pad_to(label, square, augmentation.ignore_index)
+        )
+
+    return augment
+
+
+def augmented_depth(augmentation: DepthAugmentation, size: int) -> Augment:
+    """A random version of a picture with depth, float32 in metres."""
+
+    def augment(sample: Any, generator: np.random.Generator, number: int) -> Row:
+        image, depth_m = sample.read()
+        try:
+            image, depth_m = augmentation(image, depth_m, generator, number)
+        except ValueError as error:
+            raise ValueError(f"{sample.id}: {error}") from error
+        return _pixels(image, size), torch.from_numpy(depth_m)
+
+    return augment
+
+
+def _pixels(image: NDArray[np.uint8], size: int) -> Tensor:
+    """[3, size, size] in [-1, 1], 0 (grey) where the picture does not reach."""
+    pixels = torch.from_numpy(image).permute(2, 0, 1).float().div_(127.5).sub_(1.0)
+    return F.pad(pixels, (0, size - pixels.shape[2], 0, size - pixels.shape[1]))
+
+
+class StreamedTable:
+    """A training set on disk, changed by an augmentation drawn from (seed, step, place in the
+    batch): a resumed run and one of several processes see the same samples.
+
+    An epoch visits every picture once, in the order of :class:`Epochs`. The autoencoder runs in
+    every step. Its noise protocol, if it has one, draws from the changed picture, or under
+    ``fresh`` as :class:`PictureLatents` does.
+
+    Args:
+        model: Encodes the pictures.
+        samples: Labelled pictures, or pictures with depth.
+        augment: Makes a row of a sample.
+        batch: Rows of a batch.
+        seed: Of order, augmentation and noise.
+        fresh: Draw noise from (seed, step, place) instead; without a seed in the protocol it is so
+            anyway.
+        workers: Threads; None: one per CPU.
+    """
+
+    def __init__(
+        self,
+        model: DenseModel[Any],
+        samples: Sequence[Any],
+        augment: Augment,
+        batch: int,
+        seed: int,
+        *,
+        fresh: bool = False,
+        workers: int | None = None,
+    ) -> None:
+        noise = model.config.noise
+        self._epochs = Epochs(len(samples), batch, seed)
+        self.steps_per_epoch = self._epochs.steps
+        self._samples, self._augment, self._batch, self._seed = samples, augment, batch, seed
+        self._model = model
+        self._shared = noise.noise_key == "shared"
+        self._fresh = noise.adds_noise and (fresh or noise.seed is None)
+        if self._fresh:
+            self._model = with_noise(model, replace(noise, seed=seed, noise_key="image"))
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="augment")
+        self._rows: dict[tuple[int, int], Future[Row]] = {}
+        self._device = torch.device("cpu")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StreamedTable:
+        return self
+
+    def to(self, device: torch.device) -> None:
+        self._device = device
+
+    def draw(self, step: int, part: slice = slice(None)) -> DenseBatch:
+        places, rows = self._places(part), self._epochs.rows(step)[0]
+        loaded = self._load(step, places)
+        pixels = torch.stack([row[0] for row in loaded])
+        scenes = [getattr(self._samples[int(rows[place])], "scene", 0) for place in places]
+        return DenseBatch(
+            self._encode(step, places, pixels.to(self._device)),
+            torch.stack([row[1] for row in loaded]).to(self._device),
+            torch.tensor(scenes, device=self._device),
+            rows[part],
+        )
+
+    def targets(self, step: int, part: slice = slice(None)) -> Tensor:
+        loaded = self._load(step, self._places(part))
+        return torch.stack([row[1] for row in loaded]).to(self._device)
+
+    def close(self) -> None:
+        """Ends the threads; what they have not begun is left."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _places(self, part: slice) -> list[int]:
+        return list(range(self._batch))[part]
+
+    def _load(self, step: int, places: list[int]) -> list[Row]:
+        """Rows of a step; the same places of the next ones are begun."""
+        for ahead in range(step, step + 1 + _AHEAD):
+            rows = self._epochs.rows(ahead)[0]
+            for place in places:
+                if (ahead, place) not in self._rows:
+                    sample = self._samples[int(rows[place])]
+                    self._rows[ahead, place] = self._pool.submit(self._row, sample, ahead, place)
+        for old in [key for key in self._rows if key[0] < step]:
+            self._rows.pop(old).cancel()
+        return [self._rows[step, place].result() for place in places]
+
+    def _row(self, sample: Any, step: int, place: int) -> Row:
+        generator = sample_generator(self._seed, step, place)
+        return self._augment(sample, generator, step * self._batch + place)
+
+    def _encode(self, step: int, places: list[int], pixels: Tensor) -> Tensor:
+        names = draw_names(step, places, self._shared) if self._fresh else None
+        padded = pad_to_multiple(pixels, self._model.config.multiple)
+        devices = [self._device] if self._device.type == "cuda" else []
+        # As where pictures are encoded once: before training, not in its precision. What a sample
+        # of the posterior draws must not depend on the steps before either.
+        with (
+            torch.autocast(self._device.type, enabled=False),
+            torch.random.fork_rng(devices=devices),
+        ):
+            torch.manual_seed(named_seed("posterior", self._seed, step, places[0]))
+            return self._model.encode_image(padded, names).float()

@@ -1,0 +1,105 @@
+"""Training of models with a value for every pixel: what segmentation and depth share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+from vpd.models.unet import UNetOutput
+from vpd.nn import synchronize_batch_norm
+from vpd.train.dense_cache import features_of
+from vpd.train.dense_config import DenseTrainConfig
+from vpd.train.dense_table import DenseBatch, DenseTable
+from vpd.train.distributed import group
+from vpd.train.groups import Rule, grouped
+from vpd.train.loop import optimizer_of
+from vpd.train.modes import own_parts
+from vpd.train.output_cache import CachedOutputs
+from vpd.train.parts import PartsTraining
+from vpd.train.picture_latents import with_noise
+
+__all__ = ["DenseRun", "DenseTraining"]
+
+_HEADS = ("neck", "head", "aux_head")
+
+
+@dataclass(frozen=True)
+class DenseRun:
+    """What a training works on. It stands where Lightning does not look: only the parts that train
+    are averaged and saved in checkpoints. Copies of the training share it."""
+
+    model: Any
+    """:class:`vpd.SemanticSegmenter` or :class:`vpd.DepthEstimator`."""
+    table: DenseTable | None = None
+    val: Any = None
+    cached: CachedOutputs | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> DenseRun:
+        return self
+
+
+class DenseTraining(PartsTraining):
+    """One run of a recipe. Its own parameters are those of the parts that train.
+
+    A subclass says in :meth:`losses` what is learnt, in :meth:`rule` at which rates, and in
+    :meth:`evaluate` how well.
+    """
+
+    monitor: ClassVar[str]
+    """Metric that tells which weights are best."""
+    mode: ClassVar[Literal["max", "min"]]
+
+    def __init__(self, config: DenseTrainConfig, run: DenseRun) -> None:
+        super().__init__(config.loop.batch, config.loop.micro_batch)
+        self.config, self.run = config, run
+        parts = {"unet": config.trains_unet, "adapter": config.text_adapter}
+        parts |= {name: getattr(run.model, name, None) is not None for name in _HEADS}
+        own_parts(self, run.model, parts, config)
+
+    def rule(self) -> Rule:
+        """Rates and decays of the parameters."""
+        raise NotImplementedError
+
+    def evaluate(self, limit: int | None, progress: bool = False) -> dict[str, float]:
+        """Scores on the validation split, the same in all processes."""
+        raise NotImplementedError
+
+    @property
+    def scored(self) -> Any:
+        """The model, with noise that comes again where its protocol draws it anew: so that scores
+        can be repeated."""
+        model, noise = self.run.model, self.run.model.config.noise
+        if noise.seed is not None:
+            return model
+        return with_noise(model, replace(noise, seed=self.config.seed))
+
+    @property
+    def table(self) -> DenseTable:
+        assert self.run.table is not None
+        return self.run.table
+
+    def setup(self, stage: str) -> None:
+        self.table.to(self.device)
+        synchronize_batch_norm(self.run.model, group())
+
+    def features(self, batch: DenseBatch) -> UNetOutput:
+        if self.run.cached is not None:
+            return self.run.cached(batch.views)
+        return features_of(self.run.model, batch.latents, batch.scenes)
+
+    def validation_step(self, _: int) -> None:
+        found = self.evaluate(self.config.data.val_limit)
+        # All processes found the same; Lightning asks for the mean over them all the same.
+        options: dict[str, Any] = {"batch_size": 1, "sync_dist": group() is not None}
+        self.log_dict({k: float(v) for k, v in found.items()}, **options)
+        name = f"val_{self.monitor}"
+        self.log(name, found[self.monitor], prog_bar=True, logger=False, **options)
+
+    def configure_optimizers(self):  # type: ignore[no-untyped-def]
+        config, loop = self.config, self.config.loop
+        groups = grouped(self.named_parameters(), self.rule(), loop.lr, loop.weight_decay)
+        return optimizer_of(
+            groups,
+            replace(loop, warmup=0),  # the schedule has mmcv's instead
+            lambda step: config.schedule.factor(step, loop.steps, loop.warmup),
+        )

@@ -1,0 +1,67 @@
+"""Training of monocular depth: VPD's recipe (Zhao et al. 2023, section 4.4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from vpd.data.augment import DepthAugmentation
+from vpd.losses import silog_loss
+from vpd.tasks.evaluate_dense import evaluate_depth
+from vpd.train.dense import Recipe, run
+from vpd.train.dense_config import DenseData, DepthTrainConfig
+from vpd.train.dense_model import build_depth
+from vpd.train.dense_stream import Augment, augmented_depth
+from vpd.train.dense_table import depth_target
+from vpd.train.dense_training import DenseTraining
+from vpd.train.distributed import group
+from vpd.train.groups import Rule, depth_rule
+
+__all__ = ["DenseData", "DepthTrainConfig", "DepthTraining", "train"]
+
+
+class DepthTraining(DenseTraining):
+    """The scale-invariant log error. That of a batch is no sum over its rows: where it is taken in
+    parts, its loss is their mean, as VPD's over GPUs."""
+
+    monitor, mode = "rmse", "min"
+    config: DepthTrainConfig
+
+    def losses(self, step: int, rows: slice) -> dict[str, Tensor]:
+        config = self.config
+        batch = self.table.draw(step, rows)
+        size = (batch.targets.shape[-2], batch.targets.shape[-1])
+        found = self.run.model.depth(self.features(batch), size)[:, 0]
+        loss = silog_loss(found, batch.targets, variance_focus=config.variance_focus)
+        return {"loss": loss * (len(found) / config.loop.batch)}
+
+    def rule(self) -> Rule:
+        return depth_rule(self.config.unet_lr_mult)
+
+    def evaluate(self, limit: int | None, progress: bool = False) -> dict[str, float]:
+        config = self.config
+        return evaluate_depth(
+            self.scored,
+            self.run.val,
+            windows=config.windows,
+            flip=config.flip_test,
+            crop=config.metric_crop,
+            limit=limit,
+            progress=progress,
+            group=group(),
+        ).metrics
+
+
+def _augment(config: DepthTrainConfig, data: Any) -> Augment:
+    augmentation = DepthAugmentation(
+        crop=(config.crop, config.crop),
+        cutdepth_cast=config.cutdepth_cast,
+        max_depth_m=config.max_depth,
+    )
+    return augmented_depth(augmentation, config.crop)
+
+
+def train(config: DepthTrainConfig) -> dict[str, float]:
+    """Trains a depth estimator: :func:`vpd.train.dense.run`."""
+    return run(config, Recipe("depth", build_depth, DepthTraining, depth_target, _augment))
