@@ -37,6 +37,14 @@ def test_text_output_and_no_figure(run, desk, refer):
     assert [path.name for path in (desk / "a/b").iterdir()] == ["image.mask.png"]
 
 
+def test_masks_under_noise_are_drawn(run_json, refused, desk, refer):
+    words = ["predict", "image.png", "a cube", "--model", refer, "--no-figure"]
+    (row,) = run_json(*words, "--steps", "0,300", "--protocol", "pixel")["results"]
+    assert row["files"] == ["vpd-out/image.mask.png", "vpd-out/image.noise.png"]
+    assert cv2.imread(row["files"][1]) is not None
+    assert "protocol" in refused(*words, "--steps", 3, "--protocol", "pixels")
+
+
 def test_half_precision(run_json, desk, refer):
     found = run_json("predict", "image.png", "a cube", "--model", refer, "--dtype", "bfloat16")
     assert 0 <= found["results"][0]["largest_probability"] <= 1

@@ -94,7 +94,7 @@ def test_frozen_networks_in_half_precision_at_full_size():
     assert half.parts == whole.parts
     assert (half.gradients, half.optimizer) == (whole.gradients, whole.optimizer)
     assert half.step < 0.7 * whole.step  # the decoder's part of it stays
-    assert half.peak < 0.55 * whole.peak
+    assert half.peak < 0.6 * whole.peak
     cached = replace(config, text_adapter=False, frozen_dtype="float16")
     assert footprint(cached).weights == half.weights
 

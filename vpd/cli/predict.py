@@ -12,12 +12,13 @@ from vpd.cli.models import DType
 
 Task = Literal["refer", "semantic", "depth"]
 _MAIN = {"refer": ".mask.png", "semantic": ".classes.png", "depth": ".depth.png"}
-_OWN = (*_MAIN.values(), ".figure.png")
+_OWN = (*_MAIN.values(), ".figure.png", ".noise.png")
 # Which options belong to some tasks alone.
 _OPTIONS = {
     "text": ("refer",),
     "weights": ("refer",),
     "token_length": ("refer",),
+    "steps": ("refer",),
     "mode": ("semantic",),
     "scales": ("semantic",),
     "flip": ("semantic", "depth"),
@@ -31,6 +32,8 @@ class _Found(NamedTuple):
     """What --json says of it."""
     said: str
     """The same in words."""
+    noise: Any = None
+    """A picture of what noise does to it."""
 
 
 def predict(
@@ -46,6 +49,8 @@ def predict(
     scales: list[float] | None = None,
     flip: bool | None = None,
     scene: str | None = None,
+    steps: list[int] | None = None,
+    protocol: str = "latent_match",
     every: int = 1,
     npz: bool = False,
     figure: bool = True,
@@ -73,6 +78,8 @@ def predict(
         scales: of semantic: sizes to average over, e.g. 1,1.25,1.5
         flip: of semantic and depth: average over the mirrored image too
         scene: of depth: type of the scene, one of the model's; the mean of all by default
+        steps: of refer: also draw the masks under noise of these timesteps, NAME.noise.png
+        protocol: of steps: where that noise goes and what the U-Net is told
         every: of a video: every so manyth frame
         npz: also write NAME.npz with everything as arrays
         figure: write the figure
@@ -85,13 +92,13 @@ def predict(
 
     given = {
         "text": text, "weights": weights, "token_length": token_length, "mode": mode,
-        "scales": scales, "flip": flip, "scene": scene,
+        "scales": scales, "flip": flip, "scene": scene, "steps": steps,
     }  # fmt: skip
     for name, tasks in _OPTIONS.items():
         if given[name] is not None and task not in tasks:
             raise ValueError(f"{name} is an option of {' and '.join(tasks)}, the task is {task}")
     known = count(image, _OWN, every)
-    ask = _asker(task, model, given, device, dtype)
+    ask = _asker(task, model, given, protocol, device, dtype)
     done: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
     lines: list[str] = []
@@ -112,6 +119,8 @@ def predict(
             files = [found.result.save(out / f"{source.name}{_MAIN[task]}")]
             if figure:
                 files.append(found.result.save(out / f"{source.name}.figure.png"))
+            if found.noise is not None:
+                files.append(found.noise.save(out / f"{source.name}.noise.png"))
             if npz:
                 files.append(found.result.save(out / f"{source.name}.npz"))
             row = {"image": source.where, "files": [str(file) for file in files]}
@@ -123,7 +132,12 @@ def predict(
 
 
 def _asker(
-    task: Task, model: str | None, given: dict[str, Any], device: str, dtype: DType
+    task: Task,
+    model: str | None,
+    given: dict[str, Any],
+    protocol: str,
+    device: str,
+    dtype: DType,
 ) -> Callable[[Any], _Found]:
     """Predicts one picture."""
     from vpd.cli.models import DEFAULTS, dense_model, refer_model
@@ -134,7 +148,8 @@ def _asker(
         if text is None or not text.strip():
             raise ValueError("the sentence is empty: say what to look for")
         segmenter = refer_model(name, given["weights"], device, dtype, given["token_length"])
-        return lambda image: _refer(segmenter(image, text))
+        noisy = _under_noise(segmenter, protocol, given["steps"] or [])
+        return lambda image: _refer(image, text, segmenter, noisy)
     network = dense_model(task, name, device, dtype)
     if task == "semantic":
         chosen = {"mode": given["mode"], "scales": given["scales"], "flip": given["flip"]}
@@ -145,7 +160,20 @@ def _asker(
     return lambda image: _depth(network(image, **options))
 
 
-def _refer(result: Any) -> _Found:
+def _under_noise(segmenter: Any, protocol: str, steps: list[int]) -> dict[str, Any]:
+    """The segmenter under noise of each timestep, by what a figure calls it."""
+    from vpd.tasks.evaluate import under
+    from vpd.tasks.maps import at_timestep
+
+    noises = {f"t = {t}": at_timestep(protocol, t, segmenter.config.noise) for t in steps}
+    return {name: under(segmenter, noise) for name, noise in noises.items()}
+
+
+def _refer(image: Any, text: str, segmenter: Any, noisy: dict[str, Any]) -> _Found:
+    from vpd.viz import noise_figure
+
+    result = segmenter(image, text)
+    drawn = noise_figure({name: one(image, text) for name, one in noisy.items()}) if noisy else None
     if result.truncated:
         print("vpd: warning: the sentence is longer than the model reads", file=sys.stderr)
     about = {
@@ -154,7 +182,7 @@ def _refer(result: Any) -> _Found:
         "largest_probability": float(result.probability.max()),
         "truncated": result.truncated,
     }
-    return _Found(result, about, f"{result.mask.mean():.1%} of it")
+    return _Found(result, about, f"{result.mask.mean():.1%} of it", drawn)
 
 
 def _semantic(result: Any) -> _Found:

@@ -9,6 +9,7 @@ from vpd.viz.figures import (
     comparison_sheet,
     confidence_map,
     maps_figure,
+    noise_figure,
     refer_figure,
 )
 from vpd.viz.files import save_refer
@@ -24,6 +25,7 @@ __all__ = [
     "comparison_sheet",
     "confidence_map",
     "maps_figure",
+    "noise_figure",
     "overlay_heat",
     "overlay_mask",
     "page",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     from vpd.tasks.maps import AttentionMaps
     from vpd.tasks.results import ReferResult, WordMaps
 
-__all__ = ["Comparison", "comparison_sheet", "confidence_map", "maps_figure", "refer_figure"]
+__all__ = [
+    "Comparison",
+    "comparison_sheet",
+    "confidence_map",
+    "maps_figure",
+    "noise_figure",
+    "refer_figure",
+]
 
 _WORDS = 32  # as many as a figure shows
 _GOOD, _BAD = "#1b6e3c", "#a3261d"
@@ -64,6 +71,24 @@ def refer_figure(result: ReferResult) -> Picture:
     bands = [Band(panels, heading=f"“{result.text.strip()}”{cut}")]
     bands += [Band(words[i : i + 8], columns=8) for i in range(0, len(words), 8)]
     return page(bands, columns=4)
+
+
+def noise_figure(results: Mapping[str, ReferResult]) -> Picture:
+    """What noise does to a prediction (figure 6 of the F-VPD report): one column for each result,
+    its mask in yellow on the image above, its probability below.
+
+    Args:
+        results: By what stands above them, such as the timestep; of one image and sentence.
+    """
+    if not results:
+        raise ValueError("a figure of noise needs at least one result")
+    several = list(results.values())
+    image = shrink(several[0].image)
+    masks = [Panel(_spotlight(image, r.mask), title) for title, r in results.items()]
+    sure = [Panel(confidence_map(shrink(r.probability))) for r in several]
+    heading = f"“{several[0].text.strip()}”"
+    bands = [Band(masks, heading=heading, label="mask"), Band(sure, label="probability")]
+    return page(bands, columns=max(3, len(several)))
 
 
 def comparison_sheet(rows: Sequence[Comparison]) -> Picture:
