@@ -99,8 +99,10 @@ def test_command_parses_its_help(name, capsys):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_config_parses(path):
     """configs/pretrain/ is for `vpd pretrain`, configs/experiments/ for `vpd sweep`, the folder of
-    each task for `vpd train`."""
-    name = {"pretrain": "pretrain", "experiments": "sweep"}.get(path.parent.name, "train")
+    each task for its `vpd train`."""
+    task = path.parent.name
+    own = {"pretrain": "pretrain", "experiments": "sweep", "refer": "train"}
+    name = own.get(task, f"train {task}")
     module, function = COMMANDS[name][0].split(":")
     command = getattr(importlib.import_module(module), function)
     values, _ = parse(name, command, ["--config", str(path)])

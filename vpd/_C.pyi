@@ -27,6 +27,7 @@ __all__: list[str] = [
     "SemanticFPNHead",
     "SemanticMetrics",
     "SemanticScores",
+    "TaggingAdapter",
     "TextAdapter",
     "UNet",
     "UNetOutput",
@@ -41,7 +42,10 @@ __all__: list[str] = [
     "detect_layout",
     "dice_loss",
     "epsilon_loss",
+    "mask2former_cost",
+    "mask2former_loss",
     "mask_losses",
+    "match",
     "match_weights",
     "openai_clip_to_transformers",
     "pixel_classes",
@@ -517,6 +521,36 @@ class ReferDecoder:
     ) -> list[torch.Tensor]: ...
     def table(self) -> list[tuple[str, list[int], bool]]: ...
 
+class TaggingAdapter:
+    def __init__(
+        self,
+        *,
+        dim: int,
+        text_dim: int | None,
+        image_dim: int | None,
+        queries: int,
+        blocks: int,
+        heads: int,
+        hidden: int,
+        single_cross: bool,
+        head_norm: str,
+    ) -> None: ...
+    def forward(
+        self,
+        params: collections.abc.Sequence[torch.Tensor],
+        text: torch.Tensor | None,
+        text_mask: torch.Tensor | None,
+        image: torch.Tensor | None,
+        classes: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """
+        (context, logits or None)
+        """
+    def initialise(
+        self, device: torch.device, dtype: torch.dtype, generator: torch.Generator | None = None
+    ) -> list[torch.Tensor]: ...
+    def table(self) -> list[tuple[str, list[int], bool]]: ...
+
 class MapFusion:
     """
     Members:
@@ -658,11 +692,50 @@ def epsilon_loss(
     cap: float,
     reduction: str,
 ) -> torch.Tensor: ...
+def mask2former_cost(
+    logits: torch.Tensor,
+    masks: torch.Tensor,
+    labels: torch.Tensor,
+    targets: torch.Tensor,
+    points: torch.Tensor,
+    weights: typing.Annotated[collections.abc.Sequence[float], "FixedSize(3)"],
+) -> torch.Tensor: ...
+def mask2former_loss(
+    logits: collections.abc.Sequence[torch.Tensor],
+    masks: collections.abc.Sequence[torch.Tensor],
+    labels: collections.abc.Sequence[torch.Tensor],
+    targets: collections.abc.Sequence[torch.Tensor],
+    weights: typing.Annotated[collections.abc.Sequence[float], "FixedSize(3)"],
+    no_object: float,
+    points: int,
+    oversample: float,
+    uncertain: float,
+    num_masks: float | None,
+    generator: torch.Generator | None,
+    draws: collections.abc.Sequence[
+        typing.Annotated[collections.abc.Sequence[torch.Tensor], "FixedSize(3)"]
+    ],
+) -> tuple[
+    torch.Tensor,
+    torch.Tensor,
+    torch.Tensor,
+    torch.Tensor,
+    list[list[tuple[torch.Tensor, torch.Tensor]]],
+]:
+    """
+    (total, cross-entropy, mask, dice, matches)
+    """
+
 def mask_losses(
     scores: torch.Tensor, target: torch.Tensor, weight: collections.abc.Sequence[float]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
     (cross-entropy, Dice), sums
+    """
+
+def match(cost: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    (rows, columns)
     """
 
 def match_weights(

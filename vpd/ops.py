@@ -1,10 +1,11 @@
 """The core's hot kernels, ``torch.ops.vpd.*``, with types and documentation.
 
-Shapes use B images, C channels, M queries (pixels), N tokens, D columns of one head. All functions
-take float32, float64, bfloat16 and float16, any strides and empty batches; they work under autocast
-and ``torch.compile`` and are differentiable once. Second derivatives and ``torch.func.grad`` are
-not supported: use :mod:`vpd.reference`, which has the same functions in plain PyTorch. Wrong
-arguments raise ``ValueError`` with what was expected and what came.
+Shapes use B images, C channels, M queries (pixels), N tokens, D columns of one head; deformable
+attention Q queries, L maps with S pixels together, P points. All functions take float32, float64,
+bfloat16 and float16, any strides and empty batches; they work under autocast and ``torch.compile``
+and are differentiable once. Second derivatives and ``torch.func.grad`` are not supported: use
+:mod:`vpd.reference`, which has the same functions in plain PyTorch. Wrong arguments raise
+``ValueError`` with what was expected and what came.
 """
 
 from __future__ import annotations
@@ -14,7 +15,58 @@ from torch import Tensor
 
 from vpd import _load  # noqa: F401  registers the operators
 
-__all__ = ["attention", "cross_attention", "geglu", "group_norm_silu"]
+__all__ = [
+    "asymmetric_loss",
+    "attention",
+    "cross_attention",
+    "deformable_attention",
+    "geglu",
+    "group_norm_silu",
+]
+
+
+def asymmetric_loss(
+    logits: Tensor,
+    target: Tensor,
+    gamma_neg: float = 4.0,
+    gamma_pos: float = 1.0,
+    clip: float = 0.05,
+    eps: float = 1e-8,
+    full_grad: bool = False,
+    reduce: bool = True,
+) -> Tensor:
+    """Asymmetric loss of multi-label classification (Ridnik et al. 2021, equations 4 to 7), in one
+    pass forward and one backward; nothing is kept but the arguments.
+
+    With ``p = sigmoid(logit)`` and ``q = max(p - clip, 0)`` a logit gives ``-(1 - p)^gamma_pos
+    log p`` where its target is 1 and ``-q^gamma_neg log(1 - q)`` where it is 0.
+    :func:`vpd.losses.asymmetric_loss` has the reductions.
+
+    Args:
+        logits: [B, K].
+        target: [B, K], zeros and ones, of bool, uint8 or a floating type; a constant.
+        gamma_neg: focusing of negatives, >= 0.
+        gamma_pos: focusing of positives, >= 0.
+        clip: probability below which a negative no longer counts, in [0, 1).
+        eps: logs are taken of no less, in (0, 1).
+        full_grad: whether the gradient goes through the powers too; if not they count as constant
+            weights.
+        reduce: whether to sum.
+
+    Returns:
+        [] or, without ``reduce``, [B, K]; float32, or float64 for such logits.
+
+    Raises:
+        ValueError: Wrong arguments; on the CPU also a target other than 0 and 1, elsewhere all but
+            0 counts as 1.
+
+    Example:
+        >>> asymmetric_loss(torch.zeros(1, 2), torch.tensor([[1, 0]], dtype=torch.uint8))
+        tensor(0.3711)
+    """
+    return torch.ops.vpd.asymmetric_loss(
+        logits, target, gamma_neg, gamma_pos, clip, eps, full_grad, reduce
+    )
 
 
 def group_norm_silu(
@@ -117,6 +169,41 @@ def attention(
     """
     scale = _scale(q, heads) if scale is None else scale
     return torch.ops.vpd.attention(q, k, v, mask, heads, scale)
+
+
+def deformable_attention(
+    value: Tensor, shapes: Tensor, locations: Tensor, weights: Tensor
+) -> Tensor:
+    """Attention to a few points of several feature maps (Zhu et al. 2021, "Deformable DETR",
+    equation 3), as between the projections of Mask2Former's pixel decoder.
+
+    ``out[q] = sum over levels and points of weights * value(locations)``, head by head, where
+    values between pixels are interpolated bilinearly and those outside a map are 0. Pixels are
+    areas: the centre of the first is at 0.5 / width (``grid_sample`` with ``align_corners=False``).
+    No sampled value is held in memory. On the CPU results are the same for any number of threads;
+    on a GPU the order in which the gradient of ``value`` is summed varies.
+
+    Args:
+        value: [B, S, heads, D]: the pixels of all maps, row by row, one map after the other.
+        shapes: int64 [L, 2]: height and width of each map, on the CPU or where ``value`` is.
+        locations: [B, Q, heads, L, P, 2]: (x, y) as fractions of width and height. Those that are
+            no number count as outside.
+        weights: [B, Q, heads, L, P]: a softmax over L x P, as a rule; any numbers here.
+
+    ``locations`` and ``weights`` may be of a wider type than ``value`` and should be: bfloat16
+    cannot tell pixels of a map of 256 apart.
+
+    Returns:
+        [B, Q, heads * D], type of ``value``.
+
+    Example:
+        >>> shapes = torch.tensor([[2, 3], [4, 6]])
+        >>> value = torch.randn(1, 30, 8, 4)
+        >>> at, weights = torch.rand(1, 5, 8, 2, 4, 2), torch.full((1, 5, 8, 2, 4), 1 / 8)
+        >>> deformable_attention(value, shapes, at, weights).shape
+        torch.Size([1, 5, 32])
+    """
+    return torch.ops.vpd.deformable_attention(value, shapes, locations, weights)
 
 
 def _scale(q: Tensor, heads: int) -> float:

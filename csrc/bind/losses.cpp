@@ -3,12 +3,63 @@
 #include "losses/cross_entropy.h"
 #include "losses/dice.h"
 #include "losses/epsilon.h"
+#include "losses/mask2former.h"
 #include "losses/mask_losses.h"
+#include "losses/matching.h"
 #include "losses/reconstruction.h"
 #include "losses/segmentation.h"
 #include "losses/silog.h"
 
 namespace vpd::bind {
+
+static void bind_mask2former(py::module_& module) {
+  using Weights = std::array<double, 3>;
+  using Draws = std::array<Tensor, 3>;
+  using Tensors = std::vector<Tensor>;
+  module.def(
+      "match",
+      [](const Tensor& cost) {
+        py::gil_scoped_release release;
+        return losses::match(cost);
+      },
+      py::arg("cost"), "(rows, columns)");
+  module.def(
+      "mask2former_cost",
+      [](const Tensor& logits, const Tensor& masks, const Tensor& labels, const Tensor& targets,
+         const Tensor& points, const Weights& weights) {
+        py::gil_scoped_release release;
+        return losses::mask2former_cost(logits, masks, labels, targets, points,
+                                        {weights[0], weights[1], weights[2]});
+      },
+      py::arg("logits"), py::arg("masks"), py::arg("labels"), py::arg("targets"), py::arg("points"),
+      py::arg("weights"));
+  module.def(
+      "mask2former_loss",
+      [](const Tensors& logits, const Tensors& masks, const Tensors& labels, const Tensors& targets,
+         const Weights& weights, double no_object, int64_t points, double oversample,
+         double uncertain, std::optional<double> num_masks,
+         const std::optional<at::Generator>& generator, const std::vector<Draws>& draws) {
+        losses::Mask2FormerOptions options{.weights = {weights[0], weights[1], weights[2]},
+                                           .no_object = no_object,
+                                           .points = points,
+                                           .oversample = oversample,
+                                           .uncertain = uncertain,
+                                           .masks = num_masks,
+                                           .generator = generator,
+                                           .draws = {}};
+        for (const Draws& own : draws) options.draws.push_back({own[0], own[1], own[2]});
+        losses::Mask2FormerLoss found = [&] {
+          py::gil_scoped_release release;
+          return losses::mask2former_loss(logits, masks, labels, targets, options);
+        }();
+        return std::tuple(found.total, found.cross_entropy, found.mask, found.dice,
+                          std::move(found.matches));
+      },
+      py::arg("logits"), py::arg("masks"), py::arg("labels"), py::arg("targets"),
+      py::arg("weights"), py::arg("no_object"), py::arg("points"), py::arg("oversample"),
+      py::arg("uncertain"), py::arg("num_masks"), py::arg("generator"), py::arg("draws"),
+      "(total, cross-entropy, mask, dice, matches)");
+}
 
 void bind_losses(py::module_& module) {
   module.def(
@@ -105,6 +156,8 @@ void bind_losses(py::module_& module) {
   module.def("reconstruction_loss", &losses::reconstruction_loss, py::arg("reconstruction"),
              py::arg("image"), py::arg("mean"), py::arg("logvar"), py::arg("kl_weight"),
              py::call_guard<py::gil_scoped_release>());
+
+  bind_mask2former(module);
 }
 
 }  // namespace vpd::bind

@@ -16,6 +16,7 @@ void bind_losses(py::module_& module);
 void bind_metrics(py::module_& module);
 void bind_pixel_classes(py::module_& module);
 void bind_refer_decoder(py::module_& module);
+void bind_tagging_adapter(py::module_& module);
 void bind_unet(py::module_& module);
 
 }  // namespace vpd::bind
@@ -38,5 +39,6 @@ PYBIND11_MODULE(_C, module) {
   vpd::bind::bind_metrics(module);
   vpd::bind::bind_pixel_classes(module);
   vpd::bind::bind_refer_decoder(module);
+  vpd::bind::bind_tagging_adapter(module);
   vpd::bind::bind_unet(module);
 }

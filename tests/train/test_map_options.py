@@ -18,8 +18,9 @@ pytest.importorskip("lightning")
 from vpd.train.feature_cache import CachedFeatures
 from vpd.train.footprint import footprint
 from vpd.train.loop import LoopConfig
+from vpd.train.picture_latents import latents_name
 from vpd.train.refer import ReferTrainConfig, build, train
-from vpd.train.refer_table import ReferTable, latents_name, tabletop_refs
+from vpd.train.refer_table import ReferTable, tabletop_refs
 
 ENSEMBLE = {"protocol": "latent_match", "t": 50, "attn_t_ensemble": (5, 400)}
 

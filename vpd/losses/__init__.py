@@ -6,6 +6,13 @@ from __future__ import annotations
 
 from vpd.losses.common import Reduction
 from vpd.losses.depth import SilogSums, silog_loss, silog_sums
+from vpd.losses.mask2former import (
+    Mask2FormerLoss,
+    PointDraws,
+    mask2former_cost,
+    mask2former_loss,
+    match,
+)
 from vpd.losses.pretraining import (
     ReconstructionLoss,
     contrastive_loss,
@@ -18,17 +25,25 @@ from vpd.losses.segmentation import (
     segmentation_cross_entropy,
     segmentation_sums,
 )
+from vpd.losses.tagging import FocusGrad, asymmetric_loss
 
 __all__ = [
+    "FocusGrad",
+    "Mask2FormerLoss",
     "MaskLosses",
+    "PointDraws",
     "ReconstructionLoss",
     "Reduction",
     "SegmentationSums",
     "SilogSums",
+    "asymmetric_loss",
     "contrastive_loss",
     "dice_loss",
     "epsilon_loss",
+    "mask2former_cost",
+    "mask2former_loss",
     "mask_losses",
+    "match",
     "reconstruction_loss",
     "segmentation_cross_entropy",
     "segmentation_sums",
