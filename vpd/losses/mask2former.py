@@ -27,7 +27,7 @@ def match(cost: Tensor) -> tuple[Tensor, Tensor]:
         ValueError: A cost that is not finite.
 
     Example:
-        >>> rows, columns = match(torch.tensor([[4.0, 1.0, 3.0], [2.0, 0.0, 5.0]]))
+        >>> rows, columns = match(torch.tensor([[4.0, 1.0, 3.0], [2.0, 1.0, 5.0]]))
         >>> columns
         tensor([1, 0])
     """
