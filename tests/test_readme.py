@@ -43,12 +43,13 @@ def commands(program: str) -> list[str]:
 
 @pytest.fixture
 def desk(tmp_path, monkeypatch):
-    """A folder with what examples speak of: a picture, and the configs of a checkout."""
+    """A folder with what examples speak of: a picture, names of classes, a checkout's configs."""
     import cv2
 
     from vpd.data import tabletop
 
     cv2.imwrite(str(tmp_path / "image.png"), tabletop.render(3_000_000).image[:, :, ::-1])
+    (tmp_path / "names.txt").write_text("cube\nball; sphere\n")
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -75,7 +76,9 @@ def test_vpd_command_runs(line, desk, capsys):
     if name in LONG and "--dry-run" not in words:
         words = [*name.split(), "--help"]
     else:
-        needs_model(line if "--model" in line or name in ("info", "convert") else "vpd-mini-refer")
+        task = words[words.index("--task") + 1] if "--task" in words else "refer"
+        free = "--model" in words or name in ("info", "convert", "classes build")
+        needs_model(line if free else f"vpd-mini-{task}")
     if name in ("evaluate", "ground", "probe"):
         words += ["--limit", "2"]
     code = main(words)
