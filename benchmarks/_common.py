@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,26 @@ def machine() -> dict[str, Any]:
 def check(name: str, value: float, limit: float) -> dict[str, Any]:
     """One line of the verdict: the value must not exceed the limit."""
     return {"name": name, "value": value, "limit": limit, "ok": value <= limit}
+
+
+def main(measure: Callable[[argparse.Namespace], dict[str, Any]], about: str, quick: str) -> None:
+    """The command line of a benchmark of single operators.
+
+    Args:
+        measure: From the options to what is reported beside the machine.
+        about: The script's docstring.
+        quick: What its short form leaves out.
+    """
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help=quick)
+    parser.add_argument("--json", action="store_true", help="print one JSON object only")
+    parser.add_argument("--threads", type=int, help="threads of PyTorch; default: its own")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    report(measure(args), args.json)
 
 
 def report(result: dict[str, Any], as_json: bool) -> None:

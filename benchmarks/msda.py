@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from _common import check, machine, report
+from _common import check, machine, main
 from torch import Tensor
 
 from vpd import ops, reference
@@ -122,18 +122,5 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a second a measurement, not five")
-    parser.add_argument("--json", action="store_true", help="print one JSON object only")
-    parser.add_argument("--threads", type=int, help="threads of PyTorch; default: its own")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
-    report(measure(args), args.json)
-
-
 if __name__ == "__main__":
-    main()
+    main(measure, __doc__, "a second a measurement, not five")

@@ -76,9 +76,27 @@ def to_network(image: Any, size: int | tuple[int, int]) -> Tensor:
         ValueError: If ``size`` is not positive; and what ``read_image`` raises.
     """
     height, width = _size(size)
-    pixels = _resize(read_image(image), height, width)
-    tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-    return tensor.to(torch.float32).div_(127.5).sub_(1.0).unsqueeze_(0)
+    return in_range(_resize(read_image(image), height, width))[None]
+
+
+def in_range(picture: RGBImage) -> Tensor:
+    """A picture, uint8 [H, W, 3], in the range networks see: float32 [3, H, W] in [-1, 1]."""
+    tensor = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
+    return tensor.to(torch.float32).div_(127.5).sub_(1.0)
+
+
+def scaled(picture: RGBImage, factor: float) -> Tensor:
+    """A picture, uint8 [H, W, 3], resized (bilinear) with its aspect ratio kept, as networks see
+    it: float32 [1, 3, H', W'] in [-1, 1]. Sides are rounded as mmcv's ``imrescale`` does, to 1 at
+    least."""
+    import cv2
+
+    height, width = picture.shape[:2]
+    size = (max(1, int(width * factor + 0.5)), max(1, int(height * factor + 0.5)))
+    if size != (width, height):
+        resized = cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
+        picture = np.asarray(resized, dtype=np.uint8)
+    return in_range(picture)[None]
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from vpd.cli.answer import Answer, plain
 from vpd.cli.models import DEFAULT, DType
@@ -89,8 +89,9 @@ def evaluate(
         device: cpu, cuda or cuda:N
         dtype: precision of the networks
     """
-    from vpd.cli.evaluate_dense import DENSE, check_options, evaluate_dense
+    from vpd.cli.evaluate_dense import DENSE, OWNERS, evaluate_dense
     from vpd.cli.models import refer_model
+    from vpd.cli.options import check_options
     from vpd.cli.pictures import draw_comparisons
     from vpd.cli.splits import samples_of
     from vpd.memory import watch_peak
@@ -105,14 +106,15 @@ def evaluate(
         "mode": mode, "scales": scales, "flip": flip, "windows": windows, "crop": crop,
         "variant": variant, "per_class": per_class,
     }  # fmt: skip
-    check_options(task, dense)
+    whose = "the model's task"
+    check_options(task, _given(dense), OWNERS, whose)
     if task in DENSE:
         refer = {
             "token_length": token_length, "split_by": split_by, "text_blind": text_blind,
             "protocol": protocol, "timesteps": timesteps, "image_norm": image_norm,
             "text_adapter": text_adapter, "attn_t_ensemble": attn_t_ensemble, "pictures": pictures,
         }  # fmt: skip
-        check_options(task, refer)
+        check_options(task, _given(refer), OWNERS, whose)
         return evaluate_dense(task, model, data, root, split, limit, dense, batch, device, dtype)
     if protocol is None and (t or timesteps is not None):
         which = "t" if timesteps is None else "timesteps"
@@ -163,6 +165,11 @@ def evaluate(
         result["pictures"] = [str(path) for path in drawn]
         text += f"\nwrote {len(drawn)} pictures to {out}"
     return Answer(plain(result), text)
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """Those that differ from what a command line without them has."""
+    return {name: value for name, value in options.items() if value not in (None, False, 0)}
 
 
 def _by_timestep(

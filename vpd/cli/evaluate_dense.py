@@ -8,11 +8,11 @@ from typing import Any
 from vpd.cli.answer import Answer, plain
 from vpd.cli.models import DType
 
-__all__ = ["DENSE", "check_options", "evaluate_dense"]
+__all__ = ["DENSE", "OWNERS", "evaluate_dense"]
 
 DENSE = ("semantic", "depth")
 # Which options belong to some tasks alone; all others here to referring segmentation.
-_OPTIONS = {
+OWNERS = {
     "mode": ("semantic",),
     "scales": ("semantic",),
     "variant": ("semantic",),
@@ -21,20 +21,6 @@ _OPTIONS = {
     "windows": ("depth",),
     "crop": ("depth",),
 }
-
-
-def check_options(task: str, given: dict[str, Any]) -> None:
-    """Refuses options of another task.
-
-    Raises:
-        ValueError: The first of them.
-    """
-    for name, value in given.items():
-        tasks = _OPTIONS.get(name, ("refer",))
-        if value not in (None, False, 0) and task not in tasks:
-            raise ValueError(
-                f"{name} is an option of {' and '.join(tasks)}, the model's task is {task}"
-            )
 
 
 def evaluate_dense(

@@ -9,16 +9,13 @@ from typing import Any, Literal, NamedTuple
 
 from vpd.cli.answer import Answer
 from vpd.cli.models import DType
+from vpd.cli.options import check_options
 
 Task = Literal["refer", "semantic", "depth"]
 _MAIN = {"refer": ".mask.png", "semantic": ".classes.png", "depth": ".depth.png"}
 _OWN = (*_MAIN.values(), ".figure.png", ".noise.png")
-# Which options belong to some tasks alone.
-_OPTIONS = {
-    "text": ("refer",),
-    "weights": ("refer",),
-    "token_length": ("refer",),
-    "steps": ("refer",),
+# Which options belong to some tasks alone, those of referring segmentation apart.
+_OWNERS: dict[str, tuple[str, ...]] = {
     "mode": ("semantic",),
     "scales": ("semantic",),
     "flip": ("semantic", "depth"),
@@ -94,9 +91,7 @@ def predict(
         "text": text, "weights": weights, "token_length": token_length, "mode": mode,
         "scales": scales, "flip": flip, "scene": scene, "steps": steps,
     }  # fmt: skip
-    for name, tasks in _OPTIONS.items():
-        if given[name] is not None and task not in tasks:
-            raise ValueError(f"{name} is an option of {' and '.join(tasks)}, the task is {task}")
+    check_options(task, given, _OWNERS, "the task")
     known = count(image, _OWN, every)
     ask = _asker(task, model, given, protocol, device, dtype)
     done: list[dict[str, Any]] = []

@@ -70,6 +70,12 @@ def write_jpeg(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:
     _write_image(path, ".jpg", image)
 
 
+def write_npz(path: str | os.PathLike[str], **arrays: Any) -> None:
+    """Writes arrays by name, compressed, as NumPy reads them."""
+    with atomic_write(path) as file:
+        np.savez_compressed(file, **arrays)
+
+
 def _write_image(path: str | os.PathLike[str], ending: str, image: NDArray[Any]) -> None:
     import cv2
 

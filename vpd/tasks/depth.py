@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vpd.images import read_image
+from vpd.images import read_image, scaled
 from vpd.models.depth_head import DepthHead, DepthHeadConfig
 from vpd.models.unet import UNetOutput
 from vpd.tasks.dense import DenseConfig, DenseModel, pad_to_multiple
@@ -134,17 +133,10 @@ class DepthEstimator(DenseModel[DepthConfig]):
             ValueError, TypeError, OSError: A picture that cannot be read, an unknown scene, windows
                 that do not cover the picture.
         """
-        import cv2
-
         states = self.states(self._scene(scene))
         picture = read_image(image)
         height, width = picture.shape[:2]
-        factor = self.config.image_size / min(height, width)
-        size = (max(1, int(width * factor + 0.5)), max(1, int(height * factor + 0.5)))
-        resized: np.ndarray = picture
-        if size != (width, height):
-            resized = cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
-        pixels = torch.from_numpy(resized).permute(2, 0, 1)[None].float().div_(127.5).sub_(1.0)
+        pixels = scaled(picture, self.config.image_size / min(height, width))
         training = self.training
         self.eval()
         try:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vpd._load import core
-from vpd.images import read_image
+from vpd.images import read_image, scaled
 from vpd.models.fpn import FPN, FPNConfig, SemanticFPNHead, SemanticFPNHeadConfig
 from vpd.models.unet import UNetOutput, feature_dims
 from vpd.models.uper_head import FCNHead, FCNHeadConfig, UperNetHead, UperNetHeadConfig
@@ -203,17 +203,11 @@ class SemanticSegmenter(DenseModel[SemanticConfig]):
 
     def _resized(self, picture: np.ndarray, scale: float) -> Tensor:
         """The picture as a test of that scale sees it, [1, 3, H, W] in [-1, 1] on the CPU."""
-        import cv2
-
         height, width = picture.shape[:2]
         factor, side = scale, self.config.image_size
         if self.config.resize == "keep_ratio":
             factor *= min(4 * side / max(height, width), side / min(height, width))
-        size = (max(1, int(width * factor + 0.5)), max(1, int(height * factor + 0.5)))
-        if size != (width, height):
-            picture = cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
-        pixels = torch.from_numpy(picture).permute(2, 0, 1)[None]
-        return pixels.float().div_(127.5).sub_(1.0)
+        return scaled(picture, factor)
 
     def _bands(self, pixels: Tensor, batch: int) -> Iterator[Tensor]:
         """Class scores of a picture [1, 3, H, W] by sliding windows, float32 [K, rows, W] on the

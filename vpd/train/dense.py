@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from vpd.data.dense import dense_samples
-from vpd.data.tabletop.splits import cache_folder
+from vpd.data.tabletop.splits import cache_beside
 from vpd.train.dense_cache import cached_outputs
 from vpd.train.dense_config import DenseData
 from vpd.train.dense_stream import Augment, StreamedTable
@@ -92,7 +92,6 @@ def run(config: Any, recipe: Recipe) -> dict[str, float]:
         ValueError: A batch that does not divide among the processes, and other mistakes in the
             config.
     """
-    out = Path(config.out)
     shares = Shares(config.loop.batch, config.loop.micro_batch, present())
     config = replace(config, progress=config.progress and shares.processes.first)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -114,17 +113,12 @@ def run(config: Any, recipe: Recipe) -> dict[str, float]:
             "%d pictures, %d steps of %d; %s",
             len(train), config.loop.steps, config.loop.batch, _counts(model, module),
         )  # fmt: skip
-        best = config.select == "best"
         fit(
-            module, config.loop, out, progress=config.progress,
-            monitor=module.monitor if best else None, mode=module.mode,
+            module, config.loop, Path(config.out), progress=config.progress,
+            monitor=module.monitor if config.select == "best" else None, mode=module.mode,
         )  # fmt: skip
     finally:
         table.close()
-    if best:
-        state = torch.load(out / "best.ckpt", weights_only=True, map_location="cpu")["state_dict"]
-        module.load_state_dict(state)
-
     if config.trains_unet and not config.weights:
         start = recipe.build(config, names).to(device)
         restore_time_path(model.unet, start.unet, model.config.noise.timestep)
@@ -145,12 +139,8 @@ def _table(config: Any, recipe: Recipe, model: Any, train: Any) -> DenseTable:
         return StreamedTable(model, train, augment, batch, seed, fresh=fresh, workers=data.workers)
     return ResidentTable(
         model, train, recipe.target, batch, seed, flip=config.augment == "flip",
-        cache=_cache(data, "latents"), fresh=config.fresh_noise,
+        cache=cache_beside(data.cache_dir, "latents"), fresh=config.fresh_noise,
     )  # fmt: skip
-
-
-def _cache(data: DenseData, kind: str) -> Path:
-    return cache_folder(data.cache_dir).parent / kind
 
 
 def _cached(config: Any, model: Any, table: DenseTable) -> CachedOutputs | None:
@@ -162,7 +152,7 @@ def _cached(config: Any, model: Any, table: DenseTable) -> CachedOutputs | None:
         log.info("latents are drawn anew, so the U-Net's outputs are not cached")
         return None
     return cached_outputs(
-        model, table, config.loop.steps, _cache(config.data, "features"),
+        model, table, config.loop.steps, cache_beside(config.data.cache_dir, "features"),
         dtype=getattr(torch, config.feature_cache),
         bf16=resolve_precision(config.loop.precision) == "bf16-mixed",
         progress=config.progress,

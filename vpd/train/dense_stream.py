@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vpd.data.augment import DepthAugmentation, SemanticAugmentation, pad_to, sample_generator
+from vpd.images import in_range
 from vpd.tasks.dense import DenseModel, pad_to_multiple
 from vpd.train.dense_table import DenseBatch, Epochs
 from vpd.train.drawing import named_seed
@@ -61,7 +62,7 @@ def augmented_depth(augmentation: DepthAugmentation, size: int) -> Augment:
 
 def _pixels(image: NDArray[np.uint8], size: int) -> Tensor:
     """[3, size, size] in [-1, 1], 0 (grey) where the picture does not reach."""
-    pixels = torch.from_numpy(image).permute(2, 0, 1).float().div_(127.5).sub_(1.0)
+    pixels = in_range(image)
     return F.pad(pixels, (0, size - pixels.shape[2], 0, size - pixels.shape[1]))
 
 

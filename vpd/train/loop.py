@@ -158,8 +158,23 @@ def fit(
     Writes ``last.ckpt`` (and ``best.ckpt`` by the metric ``monitor``, the larger or with ``mode``
     the smaller the better), ``metrics.csv``, ``curves.png`` and TensorBoard files to ``folder``.
     The first process alone writes.
-    Afterwards the module holds the averaged weights if ``config.ema`` is set.
+    Afterwards the module holds the averaged weights if ``config.ema`` is set; with ``monitor``, the
+    best ones.
     """
+    _fit(module, config, folder, progress, monitor, mode)
+    if monitor is not None:
+        best = torch.load(folder / "best.ckpt", weights_only=True, map_location="cpu")
+        module.load_state_dict(best["state_dict"])
+
+
+def _fit(
+    module: pl.LightningModule,
+    config: LoopConfig,
+    folder: Path,
+    progress: bool,
+    monitor: str | None,
+    mode: Literal["max", "min"],
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     channels_last(module)
     set_freed_memory(config.freed_memory)

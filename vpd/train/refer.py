@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from vpd.data.tabletop.splits import cache_folder
+from vpd.data.tabletop.splits import cache_beside
 from vpd.tasks.evaluate import evaluate_refer
 from vpd.tasks.refer import ReferSegmenter
 from vpd.train.distributed import first_in_turn, group, present, wait
@@ -38,12 +38,8 @@ def _table(config: ReferTrainConfig, model: ReferSegmenter) -> ReferTable:
         refs = (replace(ref, sentences=("",)) for ref in refs)
     return ReferTable(
         model, data.pictures, refs, config.loop.batch, config.seed, config.together,
-        _cache(config.data, "latents"), config.fresh_noise,
+        cache_beside(config.data.cache_dir, "latents"), config.fresh_noise,
     )  # fmt: skip
-
-
-def _cache(data: ReferData, kind: str) -> Path:
-    return cache_folder(data.cache_dir).parent / kind
 
 
 def _cached(
@@ -60,7 +56,7 @@ def _cached(
         model,
         table,
         config.loop.steps,
-        _cache(config.data, "features"),
+        cache_beside(config.data.cache_dir, "features"),
         dtype=getattr(torch, config.feature_cache),
         bf16=resolve_precision(config.loop.precision) == "bf16-mixed",
         progress=config.progress,
@@ -81,7 +77,6 @@ def train(config: ReferTrainConfig) -> dict[str, float]:
         ValueError: A batch that does not divide among the processes, and other mistakes in the
             config.
     """
-    out = Path(config.out)
     shares = Shares(config.loop.batch, config.loop.micro_batch, present())
     config = replace(config, progress=config.progress and shares.processes.first)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -103,11 +98,8 @@ def train(config: ReferTrainConfig) -> dict[str, float]:
     if cached is None and shares.processes.first:
         own = replace(config, loop=replace(config.loop, micro_batch=shares.rows))
         log.info("%s", footprint(own).table())
-    best = config.select == "best"
-    fit(module, config.loop, out, progress=config.progress, monitor="oIoU" if best else None)
-    if best:
-        state = torch.load(out / "best.ckpt", weights_only=True, map_location="cpu")["state_dict"]
-        module.load_state_dict(state)
+    best = "oIoU" if config.select == "best" else None
+    fit(module, config.loop, Path(config.out), progress=config.progress, monitor=best)
     told = {noise.timestep for noise in model.config.noises}
     if config.trains_unet and not config.weights and len(told) == 1:
         restore_time_path(model.unet, build(config).unet.to(device), told.pop())

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vpd.data.files import atomic_write
+from vpd.data.files import atomic_write, write_npz, write_png
 from vpd.viz.overlay import RGB, colorize, shrink
 from vpd.viz.page import Band, Panel, Picture, page
 
@@ -101,15 +101,18 @@ def save_semantic(result: SemanticResult, path: Path) -> Path:
     if name.endswith(".figure.png"):
         return semantic_figure(result).save(path)
     if name.endswith(".png"):
-        return _write(path, _indexed(result.classes, len(result.names)))
+        with atomic_write(path) as file:
+            file.write(_indexed(result.classes, len(result.names)))
+        return path
     if name.endswith(".npz"):
-        return _write_arrays(
+        write_npz(
             path,
             image=result.image,
             classes=result.classes.astype(np.uint16 if len(result.names) > 256 else np.uint8),
             probability=result.probability,
             names=np.array(result.names, dtype=str),
         )
+        return path
     raise ValueError(f"{path}: expected a name ending in .png, .figure.png or .npz")
 
 
@@ -126,12 +129,11 @@ def save_depth(result: DepthResult, path: Path) -> Path:
     if name.endswith(".figure.png"):
         return depth_figure(result).save(path)
     if name.endswith(".png"):
-        import cv2
-
-        millimetres = (result.depth_m * 1000).round().clip(0, 65535).astype(np.uint16)
-        return _write(path, cv2.imencode(".png", millimetres)[1].tobytes())
+        write_png(path, (result.depth_m * 1000).round().clip(0, 65535).astype(np.uint16))
+        return path
     if name.endswith(".npz"):
-        return _write_arrays(path, image=result.image, depth_m=result.depth_m)
+        write_npz(path, image=result.image, depth_m=result.depth_m)
+        return path
     raise ValueError(f"{path}: expected a name ending in .png, .figure.png or .npz")
 
 
@@ -153,15 +155,3 @@ def _nearest(classes: NDArray[np.integer], size: tuple[int, ...]) -> NDArray[np.
     rows = (np.arange(size[0]) + 0.5) * classes.shape[0] / size[0]
     columns = (np.arange(size[1]) + 0.5) * classes.shape[1] / size[1]
     return classes[rows.astype(np.int64)[:, None], columns.astype(np.int64)]
-
-
-def _write(path: Path, data: bytes) -> Path:
-    with atomic_write(path) as file:
-        file.write(data)
-    return path
-
-
-def _write_arrays(path: Path, **arrays: Any) -> Path:
-    with atomic_write(path) as file:
-        np.savez_compressed(file, **arrays)
-    return path

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vpd.data.files import atomic_write
+from vpd.data.files import write_npz, write_png
 
 if TYPE_CHECKING:
     from vpd.tasks.results import ReferResult
@@ -32,24 +32,19 @@ def save_refer(result: ReferResult, path: str | Path) -> Path:
 
         return refer_figure(result).save(path)
     if name.endswith(".png"):
-        import cv2
-
-        data = cv2.imencode(".png", result.mask.astype(np.uint8) * 255)[1].tobytes()
-        with atomic_write(path) as file:
-            file.write(data)
+        write_png(path, result.mask.astype(np.uint8) * 255)
         return path
     if name.endswith(".npz"):
         maps = result.attention.strides
         arrays: dict[str, Any] = {f"attention_{stride}": maps[stride] for stride in maps}
-        with atomic_write(path) as file:
-            np.savez_compressed(
-                file,
-                image=result.image,
-                probability=result.probability,
-                mask=result.mask,
-                text=np.array(result.text),
-                words=np.array(result.attention.words, dtype=str),
-                **arrays,
-            )
+        write_npz(
+            path,
+            image=result.image,
+            probability=result.probability,
+            mask=result.mask,
+            text=np.array(result.text),
+            words=np.array(result.attention.words, dtype=str),
+            **arrays,
+        )
         return path
     raise ValueError(f"{path}: expected a name ending in .png, .figure.png or .npz")

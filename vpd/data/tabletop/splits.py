@@ -150,6 +150,11 @@ def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
     return Path(root) / f"tabletop-{VERSION}"
 
 
+def cache_beside(cache_dir: str | os.PathLike[str] | None, kind: str) -> Path:
+    """The folder of another kind of cache, beside that of the renderings."""
+    return cache_folder(cache_dir).parent / kind
+
+
 def load_split(
     name: str,
     cache_dir: str | os.PathLike[str] | None = None,
