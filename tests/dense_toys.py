@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,8 @@ class Split:
 
 @contextmanager
 def few_scenes() -> Iterator[None]:
-    """Splits of at most six scenes."""
+    """Splits of at most six scenes; and no run works out beforehand what it needs, which would take
+    most of its time."""
 
     @cache
     def split(name: str, count: int) -> Split:
@@ -59,13 +61,15 @@ def few_scenes() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tabletop, "load_split", few)
+        plain = SimpleNamespace(table=str)
+        patch.setattr("vpd.train.dense.dense_footprint", lambda *args, **options: plain)
         yield
 
 
-def write_foundation(folder: Path) -> str:
-    """A foundation with random weights on disk, none of which is zero, as layers are at first:
-    its U-Net listens to what conditions it."""
-    model = tiny.foundation(5)
+def write_foundation(folder: Path, clip: bool = False) -> str:
+    """A foundation, with CLIP or without, of random weights on disk, none of which is zero, as
+    layers are at first: its U-Net listens to what conditions it."""
+    model = tiny.foundation(5, clip)
     with torch.no_grad():
         for parameter in model.unet.parameters():
             if not parameter.any():

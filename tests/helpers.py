@@ -23,6 +23,8 @@ class Golden:
     inputs: dict[str, Tensor]
     outputs: dict[str, Tensor]
     grads: dict[str, Tensor]
+    frozen_clip: dict[str, Tensor]
+    """CLIP's weights, where the original's checkpoint leaves them out."""
 
 
 def _upcast(tensor: Tensor) -> Tensor:
@@ -31,7 +33,8 @@ def _upcast(tensor: Tensor) -> Tensor:
 
 def load_golden(case: str) -> Golden:
     info = json.loads((GOLDEN / f"{case}.json").read_text())
-    groups: dict[str, dict[str, Tensor]] = {"weights": {}, "inputs": {}, "outputs": {}, "grads": {}}
+    names = ("weights", "inputs", "outputs", "grads", "frozen_clip")
+    groups: dict[str, dict[str, Tensor]] = {name: {} for name in names}
     for source in info.get("weights_from", []):
         prefix = source["from_prefix"]
         for key, tensor in load_file(GOLDEN / source["file"]).items():

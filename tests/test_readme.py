@@ -17,7 +17,8 @@ from vpd.tasks.store import shipped
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 # These take minutes or more, or data of others; the test of their own command runs them small.
-LONG = {"demo", "train", "pretrain", "sweep", "bench", "data make", "data check"}
+LONG = {"demo", "pretrain", "sweep", "bench", "data make", "data check"}
+LONG |= {name for name in COMMANDS if name.split()[0] == "train"}
 
 
 def blocks(language: str) -> list:
@@ -50,6 +51,7 @@ def desk(tmp_path, monkeypatch):
 
     cv2.imwrite(str(tmp_path / "image.png"), tabletop.render(3_000_000).image[:, :, ::-1])
     (tmp_path / "names.txt").write_text("cube\nball; sphere\n")
+    (tmp_path / "tags.json").write_text('{"ADE_val_03000000.png": "cube | red | ball"}')
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from vpd.images import to_network
 from vpd.models.autoencoder import AutoencoderConfig
+from vpd.models.clip import CLIPConfig
+from vpd.models.clip_image import CLIPImageConfig
 from vpd.models.clip_text import CLIPTextConfig
 from vpd.models.unet import UNetConfig
 from vpd.tasks.foundation import Foundation, FoundationConfig
@@ -37,6 +41,19 @@ PARTS = {
     "token_length": 16,
     "scale_factor": 0.8,
 }
+CLIP = CLIPConfig(
+    text=replace(PARTS["text"], projection_dim=20),
+    image=CLIPImageConfig(
+        hidden_size=24,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=8,
+        projection_dim=20,
+    ),
+    token_length=16,
+)
 
 
 def segmenter(seed: int = 0, **changes) -> ReferSegmenter:
@@ -53,9 +70,9 @@ def balance(model: ReferSegmenter) -> None:
         bias[0] += (logits[:, 1] - logits[:, 0]).median()
 
 
-def foundation(seed: int = 0) -> Foundation:
+def foundation(seed: int = 0, clip: bool = False) -> Foundation:
     torch.manual_seed(seed)
-    return Foundation(FoundationConfig(**PARTS)).eval()
+    return Foundation(FoundationConfig(**PARTS, clip=CLIP if clip else None)).eval()
 
 
 def val_scenes(count: int):

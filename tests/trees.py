@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import cv2
@@ -63,3 +64,37 @@ def nyu(folder: Path, frames: dict[str, int], ending: str = ".jpg") -> None:
         scene, number = frame.split("/")
         write(folder / scene / f"rgb_{number}{ending}", picture(seed))
         write(folder / scene / f"sync_depth_{number}.png", depth_mm(seed))
+
+
+def colored(ids: np.ndarray) -> np.ndarray:
+    """Segment ids as COCO's panoptic pictures have them."""
+    return np.stack([ids % 256, ids // 256 % 256, ids // 65536], -1).astype(np.uint8)
+
+
+def coco_panoptic(
+    root: Path,
+    maps: list[np.ndarray],
+    segments: list[list[tuple[int, int, int]]],
+    categories: list[tuple[int, str, int]],
+    split: str = "val2017",
+) -> Path:
+    """Segments (id, category, crowd) of each map; categories (id, name, isthing)."""
+    base = root / "coco"
+    images, annotations = [], []
+    for i, (ids, own) in enumerate(zip(maps, segments, strict=True)):
+        name = f"{i:012d}"
+        write(base / split / f"{name}.jpg", picture(i, ids.shape))
+        write(base / f"panoptic_{split}" / f"{name}.png", colored(ids))
+        height, width = ids.shape
+        images.append({"id": i, "file_name": f"{name}.jpg", "height": height, "width": width})
+        info = [{"id": s, "category_id": c, "iscrowd": crowd} for s, c, crowd in own]
+        annotations.append({"image_id": i, "file_name": f"{name}.png", "segments_info": info})
+    tables = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": i, "name": name, "isthing": t} for i, name, t in categories],
+    }
+    path = base / "annotations" / f"panoptic_{split}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(tables))
+    return path

@@ -17,9 +17,15 @@ __all__: list[str] = [
     "DiagonalGaussian",
     "FCNHead",
     "FreedMemory",
+    "ImplicitCaptioner",
     "MapFusion",
+    "Mask2FormerHead",
     "NoiseSchedule",
+    "PanopticMetrics",
+    "PanopticQuality",
+    "PanopticScores",
     "PickScore",
+    "PrecisionRecall",
     "Recompute",
     "ReconstructionLoss",
     "ReferDecoder",
@@ -27,6 +33,8 @@ __all__: list[str] = [
     "SemanticFPNHead",
     "SemanticMetrics",
     "SemanticScores",
+    "TagMetrics",
+    "TagScores",
     "TaggingAdapter",
     "TextAdapter",
     "UNet",
@@ -34,6 +42,7 @@ __all__: list[str] = [
     "UNetTaps",
     "UperNetHead",
     "VQModel",
+    "ViT",
     "WeightMatch",
     "contrastive_loss",
     "daam",
@@ -42,18 +51,24 @@ __all__: list[str] = [
     "detect_layout",
     "dice_loss",
     "epsilon_loss",
+    "id_rows",
+    "instance_inference",
     "mask2former_cost",
+    "mask2former_from_transformers",
     "mask2former_loss",
     "mask_losses",
     "match",
     "match_weights",
     "openai_clip_to_transformers",
+    "panoptic_inference",
     "pixel_classes",
     "plan_conversion",
     "read_weights",
     "reconstruction_loss",
     "segmentation_cross_entropy",
     "segmentation_sums",
+    "semantic_inference",
+    "semantic_scores",
     "set_freed_memory",
     "silog_loss",
     "silog_of",
@@ -95,6 +110,24 @@ class TextAdapter:
     def forward(
         self, params: collections.abc.Sequence[torch.Tensor], states: torch.Tensor
     ) -> torch.Tensor: ...
+    def initialise(
+        self, device: torch.device, dtype: torch.dtype, generator: torch.Generator | None = None
+    ) -> list[torch.Tensor]: ...
+    def table(self) -> list[tuple[str, list[int], bool]]: ...
+
+class ImplicitCaptioner:
+    def __init__(
+        self, *, dim: int, image_dim: int, tokens: int, time_dim: int | None, gated: bool
+    ) -> None: ...
+    def forward(
+        self,
+        params: collections.abc.Sequence[torch.Tensor],
+        image: torch.Tensor,
+        empty: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """
+        (context, time_bias or None)
+        """
     def initialise(
         self, device: torch.device, dtype: torch.dtype, generator: torch.Generator | None = None
     ) -> list[torch.Tensor]: ...
@@ -422,6 +455,52 @@ class ReconstructionLoss:
     @property
     def total(self) -> torch.Tensor: ...
 
+class Mask2FormerHead:
+    def __init__(
+        self,
+        *,
+        in_channels: collections.abc.Sequence[int],
+        num_classes: int | None,
+        conv_dim: int,
+        mask_dim: int,
+        hidden_dim: int,
+        num_queries: int,
+        nheads: int,
+        dim_feedforward: int,
+        dec_layers: int,
+        transformer_nheads: int,
+        transformer_dim_feedforward: int,
+        transformer_enc_layers: int,
+        transformer_levels: int,
+        num_feature_levels: int,
+        n_points: int,
+        norm_groups: int,
+        pre_norm: bool,
+        enforce_input_project: bool,
+    ) -> None: ...
+    def decode(
+        self,
+        params: collections.abc.Sequence[torch.Tensor],
+        mask_features: torch.Tensor,
+        levels: collections.abc.Sequence[torch.Tensor],
+        last_only: bool,
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
+        """
+        (logits, masks, queries)
+        """
+    def initialise(
+        self, device: torch.device, dtype: torch.dtype, generator: torch.Generator | None = None
+    ) -> list[torch.Tensor]: ...
+    def pixels(
+        self,
+        params: collections.abc.Sequence[torch.Tensor],
+        features: collections.abc.Sequence[torch.Tensor],
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """
+        (mask_features, levels)
+        """
+    def table(self) -> list[tuple[str, list[int], bool]]: ...
+
 class ReferMetrics:
     @staticmethod
     def thresholds() -> typing.Annotated[list[float], "FixedSize(5)"]: ...
@@ -481,6 +560,46 @@ class SemanticMetrics:
     @property
     def n(self) -> int: ...
 
+class TagScores:
+    @property
+    def average_precisions(self) -> list[float]: ...
+    @property
+    def class_f1(self) -> float: ...
+    @property
+    def class_precision(self) -> float: ...
+    @property
+    def class_recall(self) -> float: ...
+    @property
+    def mean_ap(self) -> float: ...
+    @property
+    def overall_f1(self) -> float: ...
+    @property
+    def overall_precision(self) -> float: ...
+    @property
+    def overall_recall(self) -> float: ...
+
+class PrecisionRecall:
+    @property
+    def precision(self) -> torch.Tensor: ...
+    @property
+    def recall(self) -> torch.Tensor: ...
+    @property
+    def thresholds(self) -> torch.Tensor: ...
+
+class TagMetrics:
+    def __getstate__(self) -> tuple[int, torch.Tensor, torch.Tensor]: ...
+    def __init__(self, classes: int) -> None: ...
+    def __setstate__(self, arg0: tuple[int, torch.Tensor, torch.Tensor]) -> None: ...
+    def all_scores(self) -> torch.Tensor: ...
+    def all_targets(self) -> torch.Tensor: ...
+    def compute(self, threshold: float) -> TagScores: ...
+    def curve(self, index: int) -> PrecisionRecall: ...
+    def merge(self, other: TagMetrics) -> None: ...
+    def recall_at(self, k: int) -> float: ...
+    def update(self, scores: torch.Tensor, target: torch.Tensor) -> None: ...
+    @property
+    def n(self) -> int: ...
+
 class DepthMetrics:
     @staticmethod
     def names() -> typing.Annotated[list[str], "FixedSize(9)"]: ...
@@ -506,6 +625,70 @@ class DepthMetrics:
     def n(self) -> int: ...
     @property
     def skipped(self) -> int: ...
+
+class PanopticQuality:
+    @property
+    def classes(self) -> int: ...
+    @property
+    def pq(self) -> float: ...
+    @property
+    def rq(self) -> float: ...
+    @property
+    def sq(self) -> float: ...
+
+class PanopticScores:
+    @property
+    def all(self) -> PanopticQuality: ...
+    @property
+    def by_class(self) -> list[PanopticQuality]: ...
+    @property
+    def stuff(self) -> PanopticQuality: ...
+    @property
+    def things(self) -> PanopticQuality: ...
+
+class PanopticMetrics:
+    def __getstate__(
+        self,
+    ) -> tuple[list[bool], int, list[int], list[int], list[int], list[float]]: ...
+    def __init__(self, things: collections.abc.Sequence[bool]) -> None: ...
+    def __setstate__(
+        self,
+        arg0: tuple[
+            collections.abc.Sequence[bool],
+            int,
+            collections.abc.Sequence[int],
+            collections.abc.Sequence[int],
+            collections.abc.Sequence[int],
+            collections.abc.Sequence[float],
+        ],
+    ) -> None: ...
+    def compute(self) -> PanopticScores: ...
+    def merge(self, other: PanopticMetrics) -> None: ...
+    def update(
+        self,
+        prediction: tuple[
+            torch.Tensor,
+            collections.abc.Sequence[int],
+            collections.abc.Sequence[int],
+            collections.abc.Sequence[bool],
+        ],
+        target: tuple[
+            torch.Tensor,
+            collections.abc.Sequence[int],
+            collections.abc.Sequence[int],
+            collections.abc.Sequence[bool],
+        ],
+    ) -> None: ...
+    @property
+    def false_alarms(self) -> list[int]: ...
+    @property
+    def iou(self) -> list[float]: ...
+    @property
+    def matches(self) -> list[int]: ...
+    @property
+    def misses(self) -> list[int]: ...
+    @property
+    def n(self) -> int: ...
 
 class ReferDecoder:
     def __init__(self, *, dims: collections.abc.Sequence[int], hidden: int) -> None: ...
@@ -542,9 +725,10 @@ class TaggingAdapter:
         text_mask: torch.Tensor | None,
         image: torch.Tensor | None,
         classes: torch.Tensor | None,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        attention: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
         """
-        (context, logits or None)
+        (context, logits or None, attention over text and over image or None)
         """
     def initialise(
         self, device: torch.device, dtype: torch.dtype, generator: torch.Generator | None = None
@@ -671,6 +855,31 @@ class UNet:
     ) -> list[torch.Tensor]: ...
     def table(self) -> list[tuple[str, list[int], bool]]: ...
 
+class ViT:
+    def __init__(
+        self,
+        *,
+        hidden_size: int,
+        intermediate_size: int,
+        num_hidden_layers: int,
+        num_attention_heads: int,
+        image_size: int,
+        patch_size: int,
+        num_register_tokens: int,
+        layer_scale: bool,
+        layer_norm_eps: float,
+    ) -> None: ...
+    def forward(
+        self,
+        params: collections.abc.Sequence[torch.Tensor],
+        pixels: torch.Tensor,
+        blocks: collections.abc.Sequence[int],
+    ) -> list[torch.Tensor]: ...
+    def initialise(
+        self, device: torch.device, dtype: torch.dtype, generator: torch.Generator | None = None
+    ) -> list[torch.Tensor]: ...
+    def table(self) -> list[tuple[str, list[int], bool]]: ...
+
 def contrastive_loss(
     image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor
 ) -> torch.Tensor: ...
@@ -692,6 +901,16 @@ def epsilon_loss(
     cap: float,
     reduction: str,
 ) -> torch.Tensor: ...
+def id_rows(map: torch.Tensor, ids: collections.abc.Sequence[int]) -> torch.Tensor: ...
+def instance_inference(
+    logits: torch.Tensor,
+    masks: torch.Tensor,
+    padded: typing.Annotated[collections.abc.Sequence[int], "FixedSize(2)"],
+    used: typing.Annotated[collections.abc.Sequence[int], "FixedSize(2)"],
+    size: typing.Annotated[collections.abc.Sequence[int], "FixedSize(2)"],
+    things: collections.abc.Sequence[bool],
+    top: int,
+) -> tuple[list[tuple[int, int, float]], list[list[int]]]: ...
 def mask2former_cost(
     logits: torch.Tensor,
     masks: torch.Tensor,
@@ -700,6 +919,13 @@ def mask2former_cost(
     points: torch.Tensor,
     weights: typing.Annotated[collections.abc.Sequence[float], "FixedSize(3)"],
 ) -> torch.Tensor: ...
+def mask2former_from_transformers(
+    file: collections.abc.Sequence[tuple[str, torch.Tensor]], path: str
+) -> list[tuple[str, torch.Tensor]]:
+    """
+    heads of Mask2Former by transformers' names, by the original's; the rest as it is
+    """
+
 def mask2former_loss(
     logits: collections.abc.Sequence[torch.Tensor],
     masks: collections.abc.Sequence[torch.Tensor],
@@ -750,6 +976,16 @@ def openai_clip_to_transformers(
     CLIP towers by OpenAI's names, by transformers'; the rest as it is
     """
 
+def panoptic_inference(
+    logits: torch.Tensor,
+    masks: torch.Tensor,
+    padded: typing.Annotated[collections.abc.Sequence[int], "FixedSize(2)"],
+    used: typing.Annotated[collections.abc.Sequence[int], "FixedSize(2)"],
+    size: typing.Annotated[collections.abc.Sequence[int], "FixedSize(2)"],
+    things: collections.abc.Sequence[bool],
+    min_score: float,
+    min_overlap: float,
+) -> tuple[torch.Tensor, list[tuple[int, int, float]]]: ...
 def pixel_classes(
     scores: collections.abc.Sequence[torch.Tensor],
     flipped: collections.abc.Sequence[bool],
@@ -791,6 +1027,22 @@ def segmentation_sums(
     (cross-entropy, correct pixels, valid pixels), sums
     """
 
+def semantic_inference(
+    logits: torch.Tensor,
+    masks: torch.Tensor,
+    padded: typing.Annotated[collections.abc.Sequence[int], "FixedSize(2)"],
+    used: typing.Annotated[collections.abc.Sequence[int], "FixedSize(2)"],
+    size: typing.Annotated[collections.abc.Sequence[int], "FixedSize(2)"],
+) -> torch.Tensor: ...
+def semantic_scores(
+    logits: torch.Tensor,
+    masks: torch.Tensor,
+    padded: typing.Annotated[collections.abc.Sequence[int], "FixedSize(2)"],
+    used: typing.Annotated[collections.abc.Sequence[int], "FixedSize(2)"],
+    size: typing.Annotated[collections.abc.Sequence[int], "FixedSize(2)"],
+    first: int,
+    last: int,
+) -> torch.Tensor: ...
 def set_freed_memory(policy: FreedMemory) -> None: ...
 def silog_loss(
     prediction: torch.Tensor, target: torch.Tensor, variance_focus: float, min_depth: float

@@ -28,7 +28,7 @@ _FAMILIES = {
     "diffusers": ("diffusers", "diffusers-unet", "diffusers-vae"),
     "vpd": ("vpd", "vpd-refer", "vpd-seg", "vpd-depth"),
     "clip": ("clip", "clip-text", "clip-vision", "openai-clip"),
-    "heads": ("mmseg", "transformers-upernet"),
+    "heads": ("mmseg", "transformers-upernet", "mask2former", "transformers-mask2former"),
 }
 _LAYOUTS = ("auto", "unknown", *_FAMILIES, *(name for f in _FAMILIES.values() for name in f))
 _FOLDERS = ("unet", "vae", "text_encoder")  # of a diffusers model
@@ -155,8 +155,9 @@ def load_weights(
 
     Networks (U-Net, autoencoder, CLIP towers) are found by their names under any prefix, in the
     original or diffusers' naming; CLIP in transformers' or OpenAI's, whose tensors are reported by
-    transformers' names. Values are converted to each parameter's dtype. A parametrised weight
-    (LoRA) gets its original replaced, the adapter stays.
+    transformers' names; Mask2Former's head in the original's or transformers', whose tensors are
+    reported by the original's. Values are converted to each parameter's dtype. A parametrised
+    weight (LoRA) gets its original replaced, the adapter stays.
 
     Args:
         module: A network of vpd, a task model, or any module with such parameters.
@@ -185,6 +186,7 @@ def load_weights(
     targets = _targets(module)
     found = core.detect_layout(_entries(tensors))
     tensors = dict(core.openai_clip_to_transformers(list(tensors.items()), name))
+    tensors = dict(core.mask2former_from_transformers(list(tensors.items()), name))
     match = core.match_weights(_entries(tensors), _entries(targets), name)
     _check_layout(layout, found, name)
     mismatched = [Mismatch(m, tuple(a), tuple(b)) for m, a, b in match.mismatched]

@@ -5,6 +5,7 @@
 
 #include <system_error>
 
+#include "io/mask2former_names.h"
 #include "io/match.h"
 #include "io/openai_clip.h"
 #include "io/weights.h"
@@ -77,6 +78,10 @@ void bind_io(py::module_& module) {
 
   module.def("openai_clip_to_transformers", &io::openai_clip_to_transformers, py::arg("file"),
              py::arg("path"), "CLIP towers by OpenAI's names, by transformers'; the rest as it is");
+
+  module.def("mask2former_from_transformers", &io::mask2former_from_transformers, py::arg("file"),
+             py::arg("path"),
+             "heads of Mask2Former by transformers' names, by the original's; the rest as it is");
 
   py::class_<io::Match>(module, "WeightMatch")
       .def_readonly("layout", &io::Match::layout)

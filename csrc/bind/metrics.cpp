@@ -2,14 +2,18 @@
 #include "metrics/depth.h"
 #include "metrics/refer.h"
 #include "metrics/semantic.h"
+#include "metrics/tagging.h"
 
 namespace vpd::bind {
 
 using metrics::DepthMetrics;
 using metrics::PickScore;
+using metrics::PrecisionRecall;
 using metrics::ReferMetrics;
 using metrics::SemanticMetrics;
 using metrics::SemanticScores;
+using metrics::TagMetrics;
+using metrics::TagScores;
 
 void bind_metrics(py::module_& module) {
   py::class_<ReferMetrics>(module, "ReferMetrics")
@@ -66,6 +70,43 @@ void bind_metrics(py::module_& module) {
             SemanticMetrics m(std::get<0>(state), std::get<1>(state));
             m.n = std::get<2>(state);
             m.confusion = std::get<3>(state);
+            return m;
+          }));
+
+  py::class_<TagScores>(module, "TagScores")
+      .def_readonly("mean_ap", &TagScores::mean_ap)
+      .def_readonly("class_precision", &TagScores::class_precision)
+      .def_readonly("class_recall", &TagScores::class_recall)
+      .def_readonly("class_f1", &TagScores::class_f1)
+      .def_readonly("overall_precision", &TagScores::overall_precision)
+      .def_readonly("overall_recall", &TagScores::overall_recall)
+      .def_readonly("overall_f1", &TagScores::overall_f1)
+      .def_readonly("average_precisions", &TagScores::average_precisions);
+  py::class_<PrecisionRecall>(module, "PrecisionRecall")
+      .def_readonly("precision", &PrecisionRecall::precision)
+      .def_readonly("recall", &PrecisionRecall::recall)
+      .def_readonly("thresholds", &PrecisionRecall::thresholds);
+  py::class_<TagMetrics>(module, "TagMetrics")
+      .def(py::init<int64_t>(), py::arg("classes"))
+      .def("update", &TagMetrics::update, py::arg("scores"), py::arg("target"),
+           py::call_guard<py::gil_scoped_release>())
+      .def("merge", &TagMetrics::merge, py::arg("other"))
+      .def("compute", &TagMetrics::compute, py::arg("threshold"),
+           py::call_guard<py::gil_scoped_release>())
+      .def("recall_at", &TagMetrics::recall_at, py::arg("k"),
+           py::call_guard<py::gil_scoped_release>())
+      .def("curve", &TagMetrics::curve, py::arg("index"), py::call_guard<py::gil_scoped_release>())
+      .def("all_scores", &TagMetrics::all_scores)
+      .def("all_targets", &TagMetrics::all_targets)
+      .def_readonly("n", &TagMetrics::n)
+      .def(py::pickle(
+          [](const TagMetrics& m) {
+            return std::tuple(m.classes, m.all_scores(), m.all_targets());
+          },
+          [](const std::tuple<int64_t, Tensor, Tensor>& state) {
+            const auto& [classes, scores, targets] = state;
+            TagMetrics m(classes);
+            m.update(scores, targets);
             return m;
           }));
 

@@ -13,11 +13,14 @@ void bind_diffusion(py::module_& module);
 void bind_heads(py::module_& module);
 void bind_io(py::module_& module);
 void bind_losses(py::module_& module);
+void bind_mask2former(py::module_& module);
 void bind_metrics(py::module_& module);
+void bind_panoptic(py::module_& module);
 void bind_pixel_classes(py::module_& module);
 void bind_refer_decoder(py::module_& module);
 void bind_tagging_adapter(py::module_& module);
 void bind_unet(py::module_& module);
+void bind_vit(py::module_& module);
 
 }  // namespace vpd::bind
 
@@ -36,9 +39,12 @@ PYBIND11_MODULE(_C, module) {
   vpd::bind::bind_heads(module);
   vpd::bind::bind_io(module);
   vpd::bind::bind_losses(module);
+  vpd::bind::bind_mask2former(module);
   vpd::bind::bind_metrics(module);
+  vpd::bind::bind_panoptic(module);
   vpd::bind::bind_pixel_classes(module);
   vpd::bind::bind_refer_decoder(module);
   vpd::bind::bind_tagging_adapter(module);
   vpd::bind::bind_unet(module);
+  vpd::bind::bind_vit(module);
 }

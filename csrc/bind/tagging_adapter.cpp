@@ -25,16 +25,18 @@ void bind_tagging_adapter(py::module_& module) {
       "forward",
       [](const TaggingAdapter& self, const std::vector<Tensor>& params,
          const std::optional<Tensor>& text, const std::optional<Tensor>& text_mask,
-         const std::optional<Tensor>& image, const std::optional<Tensor>& classes) {
+         const std::optional<Tensor>& image, const std::optional<Tensor>& classes, bool attention) {
         py::gil_scoped_release release;
         const Params p(self.table(), params);
-        Tensor context = self.forward(p, text, text_mask, image);
+        models::TaggingOutput out = self.forward(p, text, text_mask, image, attention);
         std::optional<Tensor> logits;
-        if (classes) logits = self.scores(p, context, *classes);
-        return std::make_pair(std::move(context), std::move(logits));
+        if (classes) logits = self.scores(p, out.context, *classes);
+        return std::make_tuple(std::move(out.context), std::move(logits),
+                               std::move(out.text_attention), std::move(out.image_attention));
       },
       py::arg("params"), py::arg("text"), py::arg("text_mask"), py::arg("image"),
-      py::arg("classes"), "(context, logits or None)");
+      py::arg("classes"), py::arg("attention"),
+      "(context, logits or None, attention over text and over image or None)");
 }
 
 }  // namespace vpd::bind

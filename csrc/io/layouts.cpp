@@ -5,6 +5,7 @@
 #include <set>
 
 #include "core/check.h"
+#include "io/mask2former_names.h"
 #include "io/openai_clip.h"
 #include "io/task_names.h"
 
@@ -163,8 +164,10 @@ std::string detect_layout(const Entries& entries, const std::vector<Network>& ne
   if (networks.empty()) {
     if (has_transformers_upernet(entries)) return "transformers-upernet";
     if (any_contains(entries, "decode_head.")) return "mmseg";
+    if (any_contains(entries, "pixel_decoder.transformer.level_embed")) return "mask2former";
     std::vector<std::string> names;
     for (const Entry& entry : entries) names.push_back(entry.name);
+    if (has_transformers_mask2former(names)) return "transformers-mask2former";
     return has_openai_clip(names) ? "openai-clip" : "unknown";
   }
   const bool diffusers = std::any_of(networks.begin(), networks.end(), [](const Network& n) {

@@ -34,8 +34,9 @@ std::vector<Network> find_networks(const Entries& entries);
 // "vpd-depth" (the official checkpoints); "diffusers" (several networks), "diffusers-unet",
 // "diffusers-vae"; "ldm-unet", "ldm-vae" (one network by its original names); "clip-text",
 // "clip-vision", "clip"; "openai-clip" (io/openai_clip.h); "mmseg" (a segmenter of mmsegmentation
-// on a backbone that is none of these), "transformers-upernet"; "vpd" (several networks by their
-// original names); "unknown".
+// on a backbone that is none of these), "transformers-upernet"; "mask2former" (its head, whatever
+// is beside it), "transformers-mask2former" (io/mask2former_names.h); "vpd" (several networks by
+// their original names); "unknown".
 std::string detect_layout(const Entries& entries, const std::vector<Network>& networks);
 
 // Throws std::invalid_argument for models vpd has no network for: Stable Diffusion 2.x and XL.

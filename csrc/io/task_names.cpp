@@ -20,6 +20,10 @@ constexpr std::array<Renaming, 8> kHeads = {{
     {"last_layer_depth.", "head.last_layer_depth."},
 }};
 
+// Mask2Former's first files.
+constexpr std::string_view kOldQueries = "predictor.static_query.";
+constexpr std::string_view kQueries = "predictor.query_feat.";
+
 constexpr std::string_view kTheirNorm = ".batch_norm.", kNorm = ".bn.";
 constexpr std::string_view kTheirClassifier = "classifier.", kClassifier = "conv_seg.";
 
@@ -56,6 +60,9 @@ std::string TaskNames::operator()(std::string_view name) const {
     return std::string(inner);
   }
   std::string ours(name);
+  if (const size_t at = ours.find(kOldQueries); at != ours.npos) {
+    ours.replace(at, kOldQueries.size(), kQueries);
+  }
   for (const auto& [theirs, prefix] : kHeads) {
     if (name.starts_with(theirs)) ours = std::string(prefix) + ours.substr(theirs.size());
   }

@@ -15,6 +15,7 @@ bool has_transformers_upernet(const Entries& entries);
 //   official VPD, mmsegmentation: gamma beside the adapter; decode_head.*, auxiliary_head.*; in
 //     depth everything below "encoder." and the head in parts
 //   transformers' UperNet: batch_norm and classifier for bn and conv_seg
+//   Mask2Former's first files: static_query for query_feat
 //   DistributedDataParallel: "module." before every name
 // Names of vpd's own, and names that mean something else, stay as they are.
 class TaskNames {

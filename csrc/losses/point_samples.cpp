@@ -8,6 +8,8 @@
 
 #include <cmath>
 
+#include "core/check.h"
+
 namespace vpd::losses {
 
 using at::Tensor;
@@ -44,7 +46,8 @@ Tensor sample_points(const Tensor& maps, const Tensor& points) {
 Tensor sample_masks(const Tensor& masks, const Tensor& index, const Tensor& points_) {
   const at::NoGradGuard no_grad;
   const int64_t count = index.size(0), per_mask = points_.size(1);
-  if (!masks.is_cpu() || masks.is_floating_point()) {
+  const bool here = masks.numel() > 0 ? has_values(masks) : masks.is_cpu();
+  if (!here || masks.is_floating_point()) {
     const Tensor picked = masks.index_select(0, index.to(masks.device())).to(at::kFloat);
     return sample_points(picked.unsqueeze(1), points_.expand({count, per_mask, 2})).squeeze(1);
   }

@@ -6,6 +6,7 @@
 
 #include "core/check.h"
 #include "core/constant.h"
+#include "core/fake.h"
 #include "losses/segmentation_pixels.h"
 
 namespace vpd::losses {
@@ -24,8 +25,8 @@ class CrossEntropy : public torch::autograd::Function<CrossEntropy> {
   static variable_list forward(AutogradContext* ctx, const Tensor& logits, const Tensor& target,
                                const Tensor& weight, int64_t ignore_index) {
     const Pixels pixels{logits, target, weight, ignore_index};
-    const bool by_row =
-        has_values(logits) && has_values(target) && logits.scalar_type() == at::kFloat;
+    const bool by_row = ((has_values(logits) && has_values(target)) || is_fake(logits)) &&
+                        logits.scalar_type() == at::kFloat;
     const PixelLosses found = by_row ? losses_by_row(pixels) : losses_by_image(pixels);
     ctx->save_for_backward({logits, target, weight, found.log_sum});
     ctx->saved_data["ignore_index"] = ignore_index;

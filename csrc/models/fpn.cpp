@@ -4,11 +4,11 @@
 #include <ATen/ops/upsample_nearest2d.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "models/classifier.h"
 #include "nn/dropout.h"
 #include "nn/feature_maps.h"
+#include "nn/init.h"
 
 namespace vpd::models {
 namespace {
@@ -29,12 +29,6 @@ SemanticFPNHeadConfig checked(SemanticFPNHeadConfig config) {
   return config;
 }
 
-// Uniform, with the variance between those that keep activations and gradients (Glorot and Bengio
-// 2010).
-Init xavier(int64_t in, int64_t out, int64_t kernel) {
-  return Init::uniform(std::sqrt(6.0 / static_cast<double>((in + out) * kernel * kernel)));
-}
-
 // coarse, each value repeated to the size of fine, plus fine. In their own dtype: autocast would
 // take the first to float32.
 Tensor joined(const Tensor& coarse, const Tensor& fine) {
@@ -50,11 +44,11 @@ FPN::FPN(FPNConfig config) : config_(checked(std::move(config))) {
   const int64_t out = config_.out_channels;
   for (int64_t i = 0; i < levels; ++i) {
     const int64_t in = config_.in_channels[i];
-    lateral_convs_.emplace_back(root / "lateral_convs" / i / "conv", in, out, xavier(in, out, 1));
+    lateral_convs_.emplace_back(root / "lateral_convs" / i / "conv", in, out, nn::xavier(in, out));
   }
   for (int64_t i = 0; i < levels; ++i) {
     fpn_convs_.emplace_back(root / "fpn_convs" / i / "conv", out, out,
-                            nn::Conv2dOptions{.init = xavier(out, out, 3)});
+                            nn::Conv2dOptions{.init = nn::xavier(out, out, 3)});
   }
 }
 

@@ -5,6 +5,8 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
+
 #include "core/check.h"
 
 namespace vpd::models {
@@ -88,7 +90,8 @@ TaggingBlock::TaggingBlock(Scope scope, const TaggingAdapterConfig& config,
       fc2_(scope / "mlp" / "fc2", config.hidden, config.dim) {}
 
 Tensor TaggingBlock::operator()(const Params& p, Tensor x, int64_t batch,
-                                const std::vector<TokenSource>& sources) const {
+                                const std::vector<TokenSource>& sources,
+                                std::vector<Tensor>* maps) const {
   const Tensor normed = self_.norm(p, x);
   x = x + self_.attention(p, normed, normed, std::nullopt);
   // Up to here the first block's queries are the same for all images.
@@ -96,8 +99,18 @@ Tensor TaggingBlock::operator()(const Params& p, Tensor x, int64_t batch,
   for (size_t i = 0; i < crosses_.size(); ++i) {
     const auto& [norm, attention] = crosses_[i];
     const TokenSource& source = sources[i];
-    Tensor read = attention(p, norm(p, x), source.tokens, source.mask);
-    if (source.some) read = read.masked_fill(source.some->logical_not(), 0);
+    Tensor map;
+    Tensor read = attention(p, norm(p, x), source.tokens, source.mask,
+                            {.wanted = maps != nullptr, .per_head = false}, &map);
+    if (source.some) {
+      const Tensor none = source.some->logical_not();
+      read = read.masked_fill(none, 0);
+      if (maps) map = map.masked_fill(none, 0);
+    }
+    if (maps) {
+      Tensor& sum = (*maps)[i];
+      sum = sum.defined() ? sum + map : map;
+    }
     x = x + read;
   }
   return x + fc2_(p, at::gelu(fc1_(p, norm_(p, x))));
@@ -159,9 +172,9 @@ std::vector<TokenSource> TaggingAdapter::sources(const Params& p, const std::opt
   return {both};
 }
 
-Tensor TaggingAdapter::forward(const Params& p, const std::optional<Tensor>& text,
-                               const std::optional<Tensor>& text_mask,
-                               const std::optional<Tensor>& image) const {
+TaggingOutput TaggingAdapter::forward(const Params& p, const std::optional<Tensor>& text,
+                                      const std::optional<Tensor>& text_mask,
+                                      const std::optional<Tensor>& image, bool attention) const {
   check_tokens("text", text, config_.text_dim);
   check_tokens("image", image, config_.image_dim);
   VPD_CHECK(!text || !image || text->size(0) == image->size(0), kName,
@@ -175,11 +188,29 @@ Tensor TaggingAdapter::forward(const Params& p, const std::optional<Tensor>& tex
             text_mask->sizes(), " for text ", text ? text->sizes() : at::IntArrayRef{});
 
   const std::vector<TokenSource> tokens = sources(p, text, text_mask, image);
+  std::vector<Tensor> maps(tokens.size());
   Tensor x = p[queries_].unsqueeze(0);  // [1, Q, dim]
   for (const TaggingBlock& block : blocks_) {
-    x = block(p, x, tokens[0].tokens.size(0), tokens);  // [B, Q, dim]
+    x = block(p, x, tokens[0].tokens.size(0), tokens, attention ? &maps : nullptr);  // [B, Q, dim]
   }
-  return fc2_(p, at::gelu(fc1_(p, norm_(p, x))));
+  TaggingOutput out;
+  out.context = fc2_(p, at::gelu(fc1_(p, norm_(p, x))));
+  if (attention) set_attention(out, maps, text ? text->size(1) : 0);
+  return out;
+}
+
+void TaggingAdapter::set_attention(TaggingOutput& out, const std::vector<Tensor>& sums,
+                                   int64_t tags) const {
+  std::vector<Tensor> maps;  // [B, Q, N] of each source
+  for (const Tensor& sum : sums) maps.push_back((sum / config_.blocks).transpose(1, 2));
+  if (config_.single_cross) {
+    // Without tags one token, which nobody looked at, stood in their place.
+    out.image_attention = maps[0].slice(2, std::max<int64_t>(tags, 1));
+    out.text_attention = maps[0].slice(2, 0, tags);
+    return;
+  }
+  if (config_.text_dim) out.text_attention = maps.front().slice(2, 0, tags);
+  if (config_.image_dim) out.image_attention = maps.back();
 }
 
 Tensor TaggingAdapter::scores(const Params& p, const Tensor& context, const Tensor& classes) const {

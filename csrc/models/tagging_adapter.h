@@ -35,6 +35,16 @@ struct TokenSource {
   std::optional<Tensor> some;  // bool [B, 1, 1]: rows with something to read; none: all rows
 };
 
+// What an adapter makes of a batch.
+struct TaggingOutput {
+  Tensor context;  // [B, Q, dim]
+  // Attention of the queries, averaged over heads and blocks, if asked for: [B, Q, n] over tags, 0
+  // where there is none, and [B, Q, N] over the image's tokens. Each sums to 1 over its tokens
+  // (with single_cross both together).
+  std::optional<Tensor> text_attention;
+  std::optional<Tensor> image_attention;
+};
+
 // Self-attention of the queries, a cross-attention to each source in turn and an MLP, all
 // pre-normed and residual.
 class TaggingBlock {
@@ -42,9 +52,10 @@ class TaggingBlock {
   // Sources by name and channels.
   using SourceDims = std::vector<std::pair<std::string, int64_t>>;
   TaggingBlock(Scope scope, const TaggingAdapterConfig& config, const SourceDims& sources);
-  // x [1 or B, Q, dim] -> [B, Q, dim]
+  // x [1 or B, Q, dim] -> [B, Q, dim]; maps, if given, has what queries looked at in each source,
+  // [B, N, Q], added to it
   Tensor operator()(const Params& p, Tensor x, int64_t batch,
-                    const std::vector<TokenSource>& sources) const;
+                    const std::vector<TokenSource>& sources, std::vector<Tensor>* maps) const;
 
  private:
   struct Attend {
@@ -73,9 +84,9 @@ class TaggingAdapter {
   const ParamTable& table() const { return table_; }
   // text [B, n, text_dim] and image [B, N, image_dim], both if the config has both; text_mask bool
   // [B, n], true = a tag. An image without tags, by n = 0 or by its mask, gets nothing from text.
-  // -> context [B, Q, dim]
-  Tensor forward(const Params& p, const std::optional<Tensor>& text,
-                 const std::optional<Tensor>& text_mask, const std::optional<Tensor>& image) const;
+  TaggingOutput forward(const Params& p, const std::optional<Tensor>& text,
+                        const std::optional<Tensor>& text_mask, const std::optional<Tensor>& image,
+                        bool attention = false) const;
   // context [B, Q, dim], classes [K, dim], which no gradient reaches -> logits [B, K]
   Tensor scores(const Params& p, const Tensor& context, const Tensor& classes) const;
 
@@ -83,6 +94,8 @@ class TaggingAdapter {
   std::vector<TokenSource> sources(const Params& p, const std::optional<Tensor>& text,
                                    const std::optional<Tensor>& text_mask,
                                    const std::optional<Tensor>& image) const;
+  // The maps of all blocks, summed, as a caller knows their tokens.
+  void set_attention(TaggingOutput& out, const std::vector<Tensor>& sums, int64_t tags) const;
 
   TaggingAdapterConfig config_;
   ParamTable table_;

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/check.h"
+#include "core/fake.h"
 #include "ops/cpu/simd.h"
 
 namespace vpd::ops {
@@ -195,6 +196,11 @@ class BatchNormRelu : public torch::autograd::Function<BatchNormRelu> {
                         double momentum, double eps) {
     const Size size(x);
     Tensor y = at::empty_like(x);
+    if (is_fake(x)) {
+      const Tensor statistic = at::empty({size.channels}, x.options().dtype(at::kDouble));
+      ctx->save_for_backward({x, weight, bias, statistic, statistic});
+      return y;
+    }
     AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, x.scalar_type(), "batch_norm", [&] {
       using A = at::opmath_type<scalar_t>;
       Statistics found = statistics<scalar_t>(x);
@@ -221,6 +227,13 @@ class BatchNormRelu : public torch::autograd::Function<BatchNormRelu> {
     VPD_CHECK(!at::GradMode::is_enabled(), "batch_norm_relu: second derivatives are not supported");
     const variable_list saved = ctx->get_saved_variables();
     const Tensor &x = saved[0], &weight = saved[1], &bias = saved[2];
+    if (is_fake(x)) {
+      variable_list empty(7);
+      if (ctx->needs_input_grad(0)) empty[0] = at::empty_like(x);
+      empty[1] = at::empty_like(weight);
+      empty[2] = at::empty_like(bias);
+      return empty;
+    }
     const auto mean = values<double>(saved[3]), inverse_std = values<double>(saved[4]);
     const Size size(x);
     const size_t channels = static_cast<size_t>(size.channels);
@@ -274,7 +287,7 @@ class BatchNormRelu : public torch::autograd::Function<BatchNormRelu> {
 Tensor batch_norm_relu(const Tensor& x, const Tensor& weight, const Tensor& bias,
                        const Tensor& running_mean, const Tensor& running_var, double momentum,
                        double eps) {
-  const bool fused = has_values(x) && x.dim() == 4 && x.is_floating_point() &&
+  const bool fused = (has_values(x) || is_fake(x)) && x.dim() == 4 && x.is_floating_point() &&
                      x.is_contiguous(at::MemoryFormat::ChannelsLast) &&
                      x.size(1) == weight.numel() && x.size(1) == running_mean.numel();
   if (fused) {

@@ -55,3 +55,30 @@ def test_make_nyuv2(run_json, refused, tmp_path, monkeypatch):
 
     monkeypatch.setattr(nyu_mat, "extract_nyu_mat", extract)
     assert run_json(*words, *both)["splits"][0]["published"] == 654
+
+
+def test_make_and_check_of_segments(run_json, refused, tmp_path):
+    words = ["data", "make", "ade20k-panoptic", "--root", tmp_path]
+    assert "table of instance categories" in refused(*words)
+    assert "--mat and --splits-mat are for nyuv2" in refused(*words, "--mat", "a.mat")
+    base = trees.ade(tmp_path, {"validation": [np.ones(trees.SIZE, np.uint8)]})
+    (base / "classes.txt").write_text("wall\nbed\n")
+    instances = np.zeros((*trees.SIZE, 3), np.uint8)
+    instances[:4] = 1
+    trees.write(base / "annotations_instance/validation/ADE_valid_00000001.png", instances)
+    (tmp_path / "table.txt").write_text("head\n1 2 bed\n")
+    found = run_json(*words, "--table", tmp_path / "table.txt")
+    assert (found["ok"], found["splits"][0]["pairs"]) == (True, 1)
+    assert found["splits"][0]["variant"] == "1 things, 1 stuffs, instances"
+    assert "say which" in refused("data", "check", "--root", tmp_path)
+    assert run_json("data", "check", "ade20k-panoptic", "--root", tmp_path)["ok"]
+    message = refused("data", "make", "nyuv2", "--root", tmp_path, "--table", "a.txt")
+    assert "--table is for ade20k-panoptic" in message
+
+
+def test_check_of_tabletop_segments(run_json, tmp_path):
+    layout = "coco-panoptic"
+    make_tabletop(tmp_path, ["val"], {"val": 1}, layout=layout, workers=1, progress=False)
+    words = ["data", "check", "tabletop", "--layout", layout, "--root", tmp_path]
+    assert run_json(*words)["splits"][0]["published"] == 500
+    assert run_json("data", "check", "--root", tmp_path)["layout"] == layout

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -20,6 +21,8 @@ from vpd.data.tabletop.spec import CLASSES
 from vpd.tasks import store
 from vpd.tasks.class_texts import ClassTexts, embed_classes, read_class_texts, templates
 from vpd.tasks.evaluate_dense import evaluate_depth, evaluate_semantic
+from vpd.tasks.evaluation import under
+from vpd.tasks.maps import at_timestep
 
 
 @pytest.fixture(scope="session")
@@ -110,9 +113,84 @@ def test_options_of_another_task_are_refused(refused, desk, dense, refer):
     assert "say what to look for" in refused("predict", "image.png", "--model", refer)
     message = refused("predict", "image.png", "--task", "depth", "--model", dense / "semantic")
     assert "expected a DepthEstimator" in message
-    message = refused("evaluate", "--model", dense / "depth", "--text-blind")
-    assert "text_blind is an option of refer, the model's task is depth" in message
-    assert "crop is an option of depth" in refused("evaluate", "--model", refer, "--crop", "none")
+    message = refused(*words, "--protocol", "pixel")
+    assert "protocol is an option of refer, the task is depth" in message
+    message = refused("predict", "image.png", "a cube", "--model", refer, "--protocol", "pixel")
+    assert "protocol is that of steps" in message
+
+
+@pytest.mark.parametrize(
+    ("task", "option", "said"),
+    [
+        ("depth", "--text-blind", "text_blind is an option of refer, the model's task is depth"),
+        ("depth", "--timesteps 0,100", "timesteps is an option of refer"),
+        ("depth", "--attn-t-ensemble 0,100", "attn_t_ensemble is an option of refer"),
+        ("depth", "--pictures 3", "pictures is an option of refer"),
+        ("depth", "--t 100", "t needs a protocol"),
+        ("depth", "--batch 4", "batch is no option of depth"),
+        ("depth", "--per-class false", "per_class is an option of semantic"),
+        ("depth", "--reduce-zero-label false", "reduce_zero_label is an option of semantic"),
+        ("depth", "--scene attic", "scene is an option of data set 'folder', got 'tabletop'"),
+        ("semantic", "--token-length 20", "token_length is an option of refer"),
+        ("semantic", "--windows 2", "windows is an option of depth"),
+        ("semantic", "--scene attic", "scene is an option of depth, the model's task is semantic"),
+        ("semantic", "--protocol none", "unknown noise protocol 'none'"),
+        ("refer", "--crop none", "crop is an option of depth"),
+        ("refer", "--flip false", "flip is an option of semantic and depth"),
+    ],
+)
+def test_evaluate_refuses_options_of_another_task(refused, dense, refer, task, option, said):
+    model = refer if task == "refer" else dense / task
+    assert said in refused("evaluate", "--model", model, *option.split())
+
+
+def test_evaluate_under_another_protocol(run_json, dense):
+    words = ["evaluate", "--model", dense / "semantic", "--limit", 2]
+    noisy = ["--protocol", "latent_match", "--t", 300, "--image-norm", "none"]
+    found = run_json(*words, *noisy, "--text-adapter", "false")
+    model = vpd.load(dense / "semantic")
+    noise = at_timestep("latent_match", 300, model.config.noise)
+    model = under(model, noise, image_norm="none", text_adapter=False)
+    samples = tabletop.semantic(tiny.val_scenes(2))
+    expected = evaluate_semantic(model, samples, batch=16, progress=False)
+    own = {k: v for k, v in found["metrics"].items() if not k.startswith("floor/")}
+    assert own == pytest.approx(expected.metrics)
+    assert found["protocol"]["noise"] == expected.protocol["noise"]
+    assert "t = 300" in found["protocol"]["preset"]
+    assert (found["protocol"]["image_norm"], found["protocol"]["text_adapter"]) == ("none", False)
+    assert run_json(*words)["metrics"] != found["metrics"]
+
+
+def test_a_text_adapter_that_a_model_does_not_have(refused, dense, tmp_path):
+    model = vpd.load(dense / "semantic")
+    store.save(under(model, text_adapter=False), tmp_path / "bare")
+    message = refused("evaluate", "--model", tmp_path / "bare", "--text-adapter", "true")
+    assert "trained without one" in message
+
+
+def test_evaluate_a_folder(run, run_json, refused, dense, tmp_path):
+    """Classes stored plus one, depth in 1/256 metres."""
+    label = np.random.default_rng(0).integers(0, len(CLASSES) + 1, trees.SIZE).astype(np.uint8)
+    trees.write(tmp_path / "images/a.png", trees.picture())
+    trees.write(tmp_path / "masks/a.png", label)
+    trees.write(tmp_path / "depths/a.png", trees.depth_mm(0))
+    (tmp_path / "classes.txt").write_text("".join(f"{name}\n" for name in CLASSES))
+    words = ["evaluate", "--data", "folder", "--root", tmp_path, "--model"]
+    classes = run_json(*words, dense / "semantic", "--reduce-zero-label", "true")
+    folders = tmp_path / "images", tmp_path / "masks"
+    samples = vpd.data.image_mask_folder(*folders, CLASSES, reduce_zero_label=True)
+    expected = evaluate_semantic(vpd.load(dense / "semantic"), samples, progress=False)
+    assert classes["metrics"] == pytest.approx(expected.metrics)
+    code, _, err = run(*words, dense / "semantic")
+    assert code == 2
+    assert "expected labels 0..7" in err.splitlines()[-1]
+    place = ["--scene", "tabletop"]
+    depth = run_json(*words, dense / "depth", "--units-per-metre", 2560, *place)
+    folders = tmp_path / "images", tmp_path / "depths"
+    samples = vpd.data.image_depth_folder(*folders, 1 / 2560, "tabletop")
+    expected = evaluate_depth(vpd.load(dense / "depth"), samples, progress=False)
+    assert depth["metrics"] == pytest.approx(expected.metrics)
+    assert "has 'room' besides" in refused(*words, dense / "depth")
 
 
 def test_evaluate_classes(run_json, run, dense):
@@ -158,6 +236,33 @@ def test_the_mean_depth_map_is_a_floor():
     truth = np.stack([s.read_depth() for s in samples]).astype(np.float64)
     mean = truth.mean(0)  # each pixel is measured
     assert found["floor/abs_rel"] == pytest.approx((np.abs(truth - mean) / truth).mean(), rel=1e-5)
+
+
+def test_memory_of_a_training(run_json, run, refused, desk, models):
+    """As the function says it, which is compared with what is measured elsewhere."""
+    from vpd.train import depth, semantic
+    from vpd.train.dense_footprint import dense_footprint
+    from vpd.train.tasks import config_type
+
+    words = ["--foundation", models / "foundation", "--crop", 64, "--freeze", "unet"]
+    words += ["--loop.batch", 2, "--loop.precision", "32"]
+    for task, recipe in (("semantic", semantic.RECIPE), ("depth", depth.RECIPE)):
+        found = run_json("info", "memory", task, *words)
+        fields = {"foundation": str(models / "foundation"), "crop": 64, "freeze": "unet"}
+        config = config_type(task)(**fields)
+        config = replace(config, loop=replace(config.loop, batch=2, precision="32"))
+        names = CLASSES if task == "semantic" else ("tabletop",)
+        expected = dense_footprint(config, recipe.empty, recipe.training, names).to_dict()
+        assert found == json.loads(json.dumps(expected))
+        assert {part["name"]: part["in_optimizer"] for part in found["parts"]}["unet"] == 0
+    assert "memory, GB: " in run("info", "memory", "depth", *words)[1]
+    (desk / "ade.yaml").write_text("data: {name: ade20k}\n")
+    found = run_json("info", "memory", "semantic", "--config", "ade.yaml", *words)
+    head = next(part for part in found["parts"] if part["name"] == "head")
+    assert head["total"] == 7 * (9 * 64 + 2) * 64 + 65 * 150  # 64 channels, 150 classes
+    (desk / "ade.yaml").write_text("data: {name: nyuv2}\n")
+    message = refused("info", "memory", "semantic", "--config", "ade.yaml", *words)
+    assert "must be one of tabletop, ade20k" in message
 
 
 def test_classes_build(run_json, refused, desk, models):

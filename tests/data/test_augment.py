@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import colorsys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from vpd.data import DepthAugmentation, SemanticAugmentation, pad_to, sample_generator
 from vpd.data.colors import distort, vary
+from vpd.images import in_range, scaled
 
 
 def noise(height, width, seed=0):
@@ -407,6 +410,31 @@ def test_depth_is_never_changed_by_colours():
 
 
 @pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((480, 640), (512, 683)), ((48, 30), (82, 51)), ((60, 60), (51, 51)), ((200, 102), (100, 51))],
+)
+def test_depth_is_resized_first(shape, expected):
+    """Against places looked up one by one; metres are never mixed with what was not measured."""
+    side = 512 if shape == (480, 640) else 51
+    image, depth = noise(*shape, seed=3), np.random.default_rng(3).random(shape, np.float32)
+    depth[depth < 0.3] = 0
+    augmentation = replace(PLAIN, short_side=side, cutdepth_every=0)
+    found, kept = augmentation(image, depth, sample_generator(0, 0, 0), 1)
+    assert found.shape == (*expected, 3)
+    rows, columns = (
+        np.minimum((np.arange(new) * (old / new)).astype(int), old - 1)
+        for new, old in zip(expected, shape, strict=True)
+    )
+    np.testing.assert_array_equal(kept, depth[rows[:, None], columns])
+    seen = in_range(found)
+    torch.testing.assert_close(seen[None], scaled(image, side / min(shape)))  # as in the test
+    cropped, _ = replace(augmentation, crop=(side, side))(
+        image, depth, sample_generator(0, 0, 0), 1
+    )
+    assert cropped.shape == (side, side, 3)
+
+
+@pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: SemanticAugmentation(crop=(0, 5)), "crop must be two positive numbers"),
@@ -415,6 +443,7 @@ def test_depth_is_never_changed_by_colours():
         (lambda: SemanticAugmentation(flip=2), r"flip must be within 0\.\.1, got 2"),
         (lambda: DepthAugmentation(cutdepth_cast="mm"), "must be scale or wrap, got 'mm'"),
         (lambda: DepthAugmentation(max_depth_m=0), "max_depth_m must be positive"),
+        (lambda: DepthAugmentation(short_side=0), "short_side must be at least 1 pixel, got 0"),
         (lambda: DepthAugmentation(cutdepth_every=-1), "cutdepth_every must not be negative"),
     ],
 )

@@ -23,6 +23,16 @@ def whole(root, layout):
         trees.cityscapes(root, [ONES, ONES], "labelIds")
     elif layout == "nyuv2":
         trees.nyu(root / "nyu_depth_v2/official_splits/test", {"cafe/00001": 1, "study/00002": 2})
+    elif layout.endswith("panoptic"):
+        categories = [(1, "dog", 1), (2, "sky", 0)]
+        trees.coco_panoptic(root, [ONES.astype(int)], [[(1, 2, 0)]], categories)
+        if layout == "ade20k-panoptic":
+            base = root / "ADEChallengeData2016"
+            (root / "coco").rename(base)
+            (base / "images").mkdir()
+            (base / "val2017").rename(base / "images/validation")
+            (base / "panoptic_val2017").rename(base / "ade20k_panoptic_val")
+            (base / "annotations/panoptic_val2017.json").rename(base / "ade20k_panoptic_val.json")
     else:
         for name in ("a", "b"):
             trees.write(root / "images" / f"{name}.jpg", trees.picture())
@@ -35,7 +45,8 @@ def test_whole(tmp_path, layout):
     with pytest.raises(FileNotFoundError, match=f"expected {layout} here .* found nothing of it"):
         check_pairs(tmp_path, layout)
     whole(tmp_path, layout)
-    assert layouts_in(tmp_path) == [layout]
+    beside = ["ade20k"] if layout == "ade20k-panoptic" else []  # whose pictures it uses
+    assert layouts_in(tmp_path) == [*beside, layout]
     report = check_pairs(tmp_path, layout)
     assert report.ok
     assert not report.recognised
@@ -47,6 +58,8 @@ def test_whole(tmp_path, layout):
             "coco-stuff": {"val": (1, 5000, "stuffthingmaps")},
             "cityscapes": {"train": (2, 2975, "labelIds")},
             "nyuv2": {"test": (2, 654, "official_splits")},
+            "coco-panoptic": {"val": (1, None, "1 things, 1 stuffs")},
+            "ade20k-panoptic": {"val": (1, None, "1 things, 1 stuffs")},
             "folder": {"all": (2, None, "masks")},
         }[layout]
     )
@@ -123,7 +136,7 @@ def test_missing_files_of_a_list(tmp_path):
 
 
 def test_published_counts_are_recognised(tmp_path, monkeypatch):
-    monkeypatch.setitem(semantic._ADE_COUNTS, "val", 1)
+    monkeypatch.setitem(semantic.ADE_COUNTS, "val", 1)
     trees.ade(tmp_path, {"validation": [ONES]})
     report = check_pairs(tmp_path, "ade20k")
     assert report.recognised

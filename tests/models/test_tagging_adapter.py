@@ -176,6 +176,60 @@ def test_five_thousand_tags():
     assert_close(out.context, adapter(tags[:, :4999], image).context.detach(), 1e-4)
 
 
+def looks(twin: Twin, tags: Tensor | None, image: Tensor | None) -> dict[str, Tensor]:
+    """Probabilities of the queries, by source: the twin's, with keys in place of values."""
+    found: dict[str, list[Tensor]] = {}
+
+    class Looking(Twin):
+        def attention(self, name: str, x: Tensor, tokens: Tensor) -> Tensor:
+            width = self.config.dim // self.config.heads
+            q, k = self.linear(f"{name}.to_q", x), self.linear(f"{name}.to_k", tokens)
+            heads = [slice(h * width, (h + 1) * width) for h in range(self.config.heads)]
+            shares = [(q[:, at] @ k[:, at].T / width**0.5).softmax(-1) for at in heads]
+            found.setdefault(name.split(".")[-1], []).append(torch.stack(shares).mean(0))
+            return super().attention(name, x, tokens)
+
+    Looking(twin.config, twin.weights).context(tags, image)
+    return {name: torch.stack(blocks).mean(0) for name, blocks in found.items()}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_where_queries_look(name):
+    config = CONFIGS[name]
+    adapter, tokens = randomised(config), inputs(config)
+    mask = tag_mask() if config.text_dim else None
+    want = adapter(**tokens, text_mask=mask)
+    got = adapter(**tokens, text_mask=mask, attention=True)
+    assert_close(got.context, want.context.detach(), 1e-9)
+    assert want.text_attention is None
+    assert want.image_attention is None
+    twin = Twin(config, dict(adapter.named_parameters()))
+    for i, count in enumerate(TAGS):
+        text = None if tokens["text"] is None else tokens["text"][i, :count]
+        image = None if tokens["image"] is None else tokens["image"][i]
+        shares = looks(twin, text, image)
+        if config.single_cross:
+            both = shares["both_attn"]
+            shares = {"text_attn": both[:, :count], "image_attn": both[:, count:]}
+        for source, found in (("text", got.text_attention), ("image", got.image_attention)):
+            if tokens[source] is None:
+                assert found is None
+                continue
+            assert found.shape == (len(TAGS), config.queries, tokens[source].shape[1])
+            wanted = shares.get(f"{source}_attn", torch.zeros(config.queries, 0))
+            torch.testing.assert_close(found[i, :, : wanted.shape[1]], wanted.double())
+            assert not found[i, :, wanted.shape[1] :].any()
+
+
+@pytest.mark.parametrize("name", ["both", "single cross"])
+def test_nobody_looks_at_tags_that_are_not_there(name):
+    adapter, tokens = randomised(CONFIGS[name]), inputs(CONFIGS[name])
+    out = adapter(tokens["text"][:, :0], tokens["image"], attention=True)
+    assert out.text_attention.shape == (len(TAGS), 5, 0)
+    assert out.image_attention.shape == (len(TAGS), 5, 9)
+    torch.testing.assert_close(out.image_attention.sum(-1), torch.ones(len(TAGS), 5).double())
+
+
 @pytest.mark.parametrize("batch", [0, 1, 3])
 def test_batches(batch):
     adapter, tokens = randomised(SMALL), inputs(SMALL, batch)

@@ -148,7 +148,8 @@ def test_rows_by_rows_equals_all_at_once():
     found = model(image)
     pixels = model._resized(image, 1.0)
     with torch.inference_mode():
-        scores = torch.cat(list(model._bands(pixels, 4)), dim=1)
+        told = model.condition.states(model, [None])
+        scores = torch.cat(list(model._bands(pixels, 4, told)), dim=1)
     assert np.allclose(found.probability, scores.softmax(0).max(0).values, atol=1e-5)
     assert (found.classes == scores.argmax(0).numpy()).mean() > 0.999
 

@@ -33,7 +33,7 @@ from vpd.train.dense_model import build_depth
 from vpd.train.dense_stream import StreamedTable, augmented_depth
 from vpd.train.dense_table import ResidentTable, depth_target
 from vpd.train.dense_training import DenseRun
-from vpd.train.depth import DepthTrainConfig, DepthTraining, train
+from vpd.train.depth import RECIPE, DepthTrainConfig, DepthTraining, train
 from vpd.train.groups import depth_rule
 from vpd.train.parts import Shares
 
@@ -115,7 +115,7 @@ def test_pictures_are_padded_and_depth_is_theirs(config):
         [to_network(data[int(row)].read_image(), PADDED)[0] for row in batch.views]
     )
     with torch.no_grad():
-        found = model.logits(pixels, model.states(batch.scenes))[:, 0]
+        found = model.logits(pixels)[:, 0]  # nothing is said of scenes
     d = batch.targets.log() - found.log()
     assert loss == pytest.approx(float((d.square().mean() - 0.5 * d.mean() ** 2).sqrt()), rel=2e-3)
 
@@ -191,27 +191,31 @@ def test_full_augmentation_of_a_data_set_on_disk(config, nyu, tmp_path):
             assert np.array_equal(batch.targets[place], depth_m)
             want = model.encode_image(to_network(image, SIZE))[0]
             torch.testing.assert_close(batch.latents[place], want, rtol=1e-4, atol=1e-4)
-            assert int(batch.scenes[place]) == found[row].scene
-    assert len(set(batch.scenes.tolist())) == 2
+            assert batch.pictures[place] == row
     table.close()
-    small = replace(config, crop=96, out=str(tmp_path / "small"))
+
+    recipe = RECIPE.augment(replace(config, crop=96), found)  # larger than the pictures
+    pixels, depth_m = recipe(found[0], sample_generator(3, 0, 0), 1)
+    assert (tuple(pixels.shape), tuple(depth_m.shape)) == ((3, 96, 96), (96, 96))
+    assert set(depth_m.unique().tolist()) <= {0.0, *np.unique(found[0].read_depth()).tolist()}
     with pytest.raises(ValueError, match=r"/0000\d: a picture must not be smaller than the crop"):
-        train(small)
+        augmented_depth(DepthAugmentation((96, 96)), 96)(found[0], sample_generator(3, 0, 0), 1)
 
 
 def test_a_scenes_type_conditions_its_picture(config, nyu):
     data = replace(config.data, name="nyuv2", root=str(nyu), limit=None)
     found = samples("depth", replace(data, val_split="test"), progress=False)[0]
     model = build_depth(config, found.scenes)
-    module = DepthTraining(config, DenseRun(model, ResidentTable(model, found, depth_target, 4, 0)))
+    words = RECIPE.words(config, found)
+    table = ResidentTable(model, found, depth_target, 4, 0)
+    run = DenseRun(model, table, said=lambda picture: words(found[picture]))
+    module = DepthTraining(config, run)
     batch = module.table.draw(0)
-    assert set(batch.scenes.tolist()) == {
-        found.scenes.index("kitchen"),
-        found.scenes.index("office"),
-    }
+    scenes = [found[picture].scene for picture in batch.pictures]
+    assert set(scenes) == {found.scenes.index("kitchen"), found.scenes.index("office")}
     with torch.no_grad():
         out = module.features(batch)
-        for row, scene in enumerate(batch.scenes):
+        for row, scene in enumerate(scenes):
             states = model.class_embeddings[scene][None, None]
             want = model.features(batch.latents[row : row + 1], states)
             for got, one in zip(out.features, want.features, strict=True):

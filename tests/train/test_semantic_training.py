@@ -309,9 +309,7 @@ def test_texts_of_the_classes(config, tmp_path):
     embeddings = torch.randn(8, 32)
     path = ClassTexts(tabletop.CLASSES, embeddings).save(tmp_path / "texts.safetensors")
     assert torch.equal(build(replace(config, class_texts=str(path))).class_embeddings, embeddings)
-    empty = build(replace(config, text_prompts="empty"))
-    assert empty.class_embeddings.shape == (1, 32)
-    assert empty.config.map_scale == 1
+    assert build(replace(config, condition="uncond")).config.map_scale == 16  # tokens of a sentence
     assert build(config).config.map_scale == 8
     assert build(replace(config, scale_maps=False)).config.map_scale == 1
     same = build(config).class_embeddings

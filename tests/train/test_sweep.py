@@ -388,7 +388,17 @@ def test_a_job_array_runs_the_same_command(grid, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "cells"), [("prior_value", 33), ("debug", 9), ("inference", 3), ("fvpd", 36)]
+    ("name", "cells"),
+    [
+        ("prior_value", 33),
+        ("debug", 9),
+        ("inference", 3),
+        ("fvpd", 36),
+        ("ideas", 9),
+        ("tagging_contest", 31),
+        ("tagging_ablations", 19),
+        ("panoptic", 10),
+    ],
 )
 def test_experiments_expand(name, cells, capfd, monkeypatch):
     monkeypatch.chdir(ROOT)

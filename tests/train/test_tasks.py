@@ -13,6 +13,7 @@ from vpd.cli.parser import read
 pytest.importorskip("lightning")
 from vpd.train import sweep_cell
 from vpd.train.dense_config import DepthTrainConfig, SemanticTrainConfig
+from vpd.train.panoptic_config import PanopticTrainConfig
 from vpd.train.refer import ReferTrainConfig
 from vpd.train.sweep import sweep
 from vpd.train.sweep_grid import SweepConfig, cells_of
@@ -42,8 +43,9 @@ def grid(tmp_path) -> SweepConfig:
 def test_every_task_has_its_config(tmp_path):
     assert config_type("refer") is ReferTrainConfig
     assert config_type("semantic") is SemanticTrainConfig
+    assert config_type("panoptic") is PanopticTrainConfig
     assert config_type("depth") is DepthTrainConfig
-    with pytest.raises(ValueError, match="task must be one of refer, semantic, depth, got 'edit'"):
+    with pytest.raises(ValueError, match="one of refer, semantic, panoptic, depth, got 'edit'"):
         config_type("edit")
     with pytest.raises(TypeError, match="expected a config of vpd train, got dict"):
         train({})

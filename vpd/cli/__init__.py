@@ -41,6 +41,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "train": ("vpd.cli.train:train", "train a referring segmenter"),
     "train semantic": ("vpd.cli.train:train_semantic", "train a semantic segmenter"),
+    "train panoptic": ("vpd.cli.train:train_panoptic", "train a panoptic segmenter"),
     "train depth": ("vpd.cli.train:train_depth", "train a depth estimator"),
     "sweep": ("vpd.cli.sweep:sweep", "train a grid of models and compare them"),
     "pretrain": ("vpd.cli.pretrain:pretrain", "pre-train a small diffusion model on Tabletop"),
@@ -50,12 +51,18 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "vpd.cli.classes:build",
         "make embeddings of class names, for semantic segmentation and depth",
     ),
+    "tags make": ("vpd.cli.tags:make", "tag pictures by CLIP, into a file that trainings read"),
+    "tags check": ("vpd.cli.tags:check", "say whether a file of tags covers pictures and words"),
+    "tags score": ("vpd.cli.tags:score", "score a file of tags against true ones"),
     "convert": ("vpd.cli.convert:convert", "rewrite weights under other parameter names"),
     "bench": ("vpd.cli.bench:bench", "list or run the benchmarks"),
     "info memory": (
         "vpd.cli.memory:memory",
         "trained parameters and peak memory of a training config, before it runs",
     ),
+    "info memory semantic": ("vpd.cli.memory:memory_semantic", "the same of vpd train semantic"),
+    "info memory panoptic": ("vpd.cli.memory:memory_panoptic", "the same of vpd train panoptic"),
+    "info memory depth": ("vpd.cli.memory:memory_depth", "the same of vpd train depth"),
     "info": ("vpd.cli.info:info", "versions, devices, what is native, shipped models"),
 }
 _EXTRAS = ("lightning", "scipy", "tensorboard")
@@ -129,7 +136,7 @@ def _log_to_stderr() -> None:
 
 
 def _command(words: list[str]) -> tuple[str, list[str]]:
-    for length in (2, 1):
+    for length in (3, 2, 1):
         name = " ".join(words[:length])
         if name in COMMANDS:
             return name, words[length:]

@@ -12,41 +12,49 @@ if TYPE_CHECKING:
     from vpd.data.check import ReferReport
     from vpd.data.pair_check import PairsReport
 
+_Layout = Literal["refer", "ade20k", "nyuv2", "coco-panoptic", "ade20k-panoptic"]
 _REFER = ("refcoco", "refcoco+", "refcocog", "refclef")
 
 
 def make(
-    name: Literal["tabletop", "nyuv2"],
+    name: Literal["tabletop", "nyuv2", "ade20k-panoptic"],
     *,
     root: Path,
-    layout: Literal["refer", "ade20k", "nyuv2"] = "refer",
+    layout: _Layout = "refer",
     splits: list[str] = ["train", "val", "test"],  # noqa: B006 - never changed
     workers: int | None = None,
     mat: Path | None = None,
     splits_mat: Path | None = None,
+    table: Path | None = None,
 ) -> Answer:
     """Writes a data set to disk, in a layout that the readers of the real ones read.
 
-    tabletop is rendered; nyuv2 is extracted from the official download. Can be interrupted and
-    repeated; what is finished stays.
+    tabletop is rendered; nyuv2 is extracted from the official download, ade20k-panoptic made from
+    its maps of classes and instances. Can be interrupted and repeated; what is finished stays.
 
     Args:
         name: the data set
         root: folder to write to
-        layout: of tabletop: refer (sentences and masks), ade20k (semantic labels), nyuv2 (depth)
+        layout: of tabletop: refer (sentences and masks), ade20k (semantic labels), nyuv2 (depth),
+            coco-panoptic or ade20k-panoptic (segments)
         splits: of tabletop: any of train, train-10k, val and test
         workers: of tabletop: rendering processes; one per core by default
         mat: of nyuv2: nyu_depth_v2_labeled.mat
         splits_mat: of nyuv2: splits.mat
+        table: of ade20k-panoptic: which classes the categories of instances are; by default
+            ade20k_instance_catid_mapping.txt beside the pictures' folder
     """
     report: ReferReport | PairsReport
+    if name != "nyuv2" and (mat is not None or splits_mat is not None):
+        made = "rendered" if name == "tabletop" else "made from the official maps"
+        raise ValueError(f"--mat and --splits-mat are for nyuv2; {name} is {made}")
+    if name != "ade20k-panoptic" and table is not None:
+        raise ValueError(f"--table is for ade20k-panoptic, got {name}")
     if name == "tabletop":
-        if mat is not None or splits_mat is not None:
-            raise ValueError("--mat and --splits-mat are for nyuv2; tabletop is rendered")
         from vpd.data.tabletop.layout import make_tabletop
 
         report = make_tabletop(root, splits, layout=layout, workers=workers)
-    else:
+    elif name == "nyuv2":
         if mat is None or splits_mat is None:
             raise ValueError(
                 "nyuv2 needs --mat nyu_depth_v2_labeled.mat and --splits-mat splits.mat"
@@ -56,6 +64,12 @@ def make(
 
         extract_nyu_mat(mat, splits_mat, root)
         report = check_pairs(root, "nyuv2")
+    else:
+        from vpd.data.ade_panoptic import prepare_ade20k
+        from vpd.data.pair_check import check_pairs
+
+        prepare_ade20k(root, table=table)
+        report = check_pairs(root, "ade20k-panoptic")
     return _answer(report)
 
 
@@ -70,13 +84,15 @@ def check(
         "coco-stuff",
         "cityscapes",
         "nyuv2",
+        "coco-panoptic",
+        "ade20k-panoptic",
         "folder",
     ]
     | None = None,
     *,
     root: Path,
     split_by: str | None = None,
-    layout: Literal["refer", "ade20k", "nyuv2"] = "refer",
+    layout: _Layout = "refer",
     read_all: bool = False,
 ) -> Answer:
     """Counts what a data set on disk holds, says which variant it is, and names what is missing.
@@ -89,7 +105,7 @@ def check(
         root: folder that holds it
         split_by: of REFER data sets: maker of the splits (unc, google, umd); usual one by default
         layout: of tabletop: the layout it was written in
-        read_all: read every label or depth picture, not only some of each split
+        read_all: read every picture of labels, segments or depth, not only some of each split
     """
     name = name or _only_one(root)  # type: ignore[assignment]
     if name in _REFER or (name == "tabletop" and layout == "refer"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from vpd.cli.answer import Answer, plain
 from vpd.cli.models import DEFAULT, DType
@@ -42,13 +42,20 @@ def evaluate(
     crop: DepthCrop | None = None,
     variant: Literal["mmseg", "d2"] | None = None,
     per_class: bool | None = None,
-    batch: int = 16,
+    words: Path | None = None,
+    min_score: float | None = None,
+    min_overlap: float | None = None,
+    reduce_zero_label: bool | None = None,
+    units_per_metre: float | None = None,
+    scene: str | None = None,
+    batch: int | None = None,
     pictures: int = 0,
     out: Path | None = None,
     device: str = "cpu",
     dtype: DType = "float32",
 ) -> Answer | None:
-    """Scores a model on a data set's split: every sentence of it, every pixel's class or its depth.
+    """Scores a model on a data set's split: every sentence of it, every segment, every pixel's
+    class or its depth.
 
     Tabletop needs no files: its scenes are rendered (once, into a cache) when no root is given.
     Scores on it are printed beside what guessing reaches, and compare with nothing measured on
@@ -62,18 +69,20 @@ def evaluate(
             checkpoint
         token_length: tokens of a sentence, with weights
         data: the data set
-        root: folder that holds it in the REFER layout
+        root: folder that holds it; of folder: images, and masks (with classes.txt) or depths
         split: e.g. val, testA
         split_by: maker of the splits (unc, google, umd); the data set's usual one by default
         limit: only the first so many images
         text_blind: also score the same model given the empty sentence
         protocol: a named noise protocol instead of the model's own, e.g. latent_match
         t: timestep of that protocol, 0 to 999
-        timesteps: instead of t: several, in one pass over the pictures, e.g. 0,5,100,200,500
+        timesteps: of referring segmentation, instead of t: several, in one pass over the pictures,
+            e.g. 0,5,100,200,500
         image_norm: none shows the autoencoder images in [0, 1] instead of [-1, 1]; the model's own
             choice by default
         text_adapter: false bypasses the text adapter; the model's own choice by default
-        attn_t_ensemble: average the attention maps over these timesteps of the protocol
+        attn_t_ensemble: of referring segmentation: average the attention maps over these timesteps
+            of the protocol
         mode: of semantic segmentation: overlapping windows (slide, the default) or whole images
         scales: of semantic segmentation: sizes to average over, e.g. 1,1.125,1.25,1.375,1.5
         flip: of semantic segmentation and depth: average over mirrored images (depth's default)
@@ -81,9 +90,18 @@ def evaluate(
         crop: of depth: where pixels count; by default nyu_eigen on nyuv2 and none on others
         variant: of semantic segmentation: classes that mIoU averages, all that are labelled or
             predicted (mmseg, the default) or those labelled (d2)
-        per_class: of semantic segmentation: also the IoU of each class
-        batch: sentences or windows per pass
-        pictures: draw image | attention | mask | truth of the first so many images
+        per_class: of semantic and panoptic segmentation: also the scores of each class
+        words: of semantic and panoptic segmentation under captions or tags: JSON file with those of
+            the images; rendered scenes of Tabletop have their own
+        min_score: of panoptic segmentation: masks of a class less likely than this are no segments
+        min_overlap: of panoptic segmentation: a segment keeps at least this share of its mask, or
+            is none
+        reduce_zero_label: of a folder of masks: stored values are class ids plus one, 0 is no class
+        units_per_metre: of a folder of depths: 256 for KITTI's files, 1 for metres; 1000 by default
+        scene: of a folder of depths: type of the scene of all images, room by default
+        batch: sentences or windows per pass, 16 by default
+        pictures: of referring segmentation: draw image | attention | mask | truth of the first so
+            many images
         out: folder for them, by default vpd-out; with timesteps, for timesteps.jsonl (a record
             each), timesteps.md and timesteps.png. Made if missing
         device: cpu, cuda or cuda:N
@@ -102,23 +120,29 @@ def evaluate(
     from vpd.train.distributed import first_in_turn, group, join
 
     task = "refer" if weights else task_of(model)
-    dense = {
+    test = {
         "mode": mode, "scales": scales, "flip": flip, "windows": windows, "crop": crop,
-        "variant": variant, "per_class": per_class,
+        "variant": variant, "per_class": per_class, "words": words, "min_score": min_score,
+        "min_overlap": min_overlap,
     }  # fmt: skip
-    whose = "the model's task"
-    check_options(task, _given(dense), OWNERS, whose)
-    if task in DENSE:
-        refer = {
-            "token_length": token_length, "split_by": split_by, "text_blind": text_blind,
-            "protocol": protocol, "timesteps": timesteps, "image_norm": image_norm,
-            "text_adapter": text_adapter, "attn_t_ensemble": attn_t_ensemble, "pictures": pictures,
-        }  # fmt: skip
-        check_options(task, _given(refer), OWNERS, whose)
-        return evaluate_dense(task, model, data, root, split, limit, dense, batch, device, dtype)
+    folder = {
+        "reduce_zero_label": reduce_zero_label, "units_per_metre": units_per_metre, "scene": scene,
+    }  # fmt: skip
+    refer = {
+        "token_length": token_length, "split_by": split_by, "text_blind": text_blind or None,
+        "timesteps": timesteps, "attn_t_ensemble": attn_t_ensemble, "pictures": pictures or None,
+    }  # fmt: skip
+    check_options(task, test | folder | refer, OWNERS, "the model's task")
     if protocol is None and (t or timesteps is not None):
         which = "t" if timesteps is None else "timesteps"
         raise ValueError(f"{which} needs a protocol, e.g. --protocol latent_match")
+    if task in DENSE:
+        conditions = {"image_norm": image_norm, "text_adapter": text_adapter}
+        where = {"root": root, "limit": limit, **folder}
+        return evaluate_dense(
+            task, model, data, split, where, test | {"batch": batch}, protocol, t, conditions,
+            device, dtype,
+        )  # fmt: skip
     if timesteps is not None and (t or pictures):
         raise ValueError("t and pictures are of one timestep: leave them or timesteps out")
     if timesteps == []:
@@ -144,7 +168,7 @@ def evaluate(
             network,
             samples,
             [replace(noise, noise_t=step) for step in steps],
-            batch=batch,
+            batch=16 if batch is None else batch,
             text_blind=text_blind,
             limit=limit,
             group=group(),
@@ -165,11 +189,6 @@ def evaluate(
         result["pictures"] = [str(path) for path in drawn]
         text += f"\nwrote {len(drawn)} pictures to {out}"
     return Answer(plain(result), text)
-
-
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    """Those that differ from what a command line without them has."""
-    return {name: value for name, value in options.items() if value not in (None, False, 0)}
 
 
 def _by_timestep(

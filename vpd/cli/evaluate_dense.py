@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from vpd.cli.answer import Answer, plain
@@ -10,14 +9,20 @@ from vpd.cli.models import DType
 
 __all__ = ["DENSE", "OWNERS", "evaluate_dense"]
 
-DENSE = ("semantic", "depth")
-# Which options belong to some tasks alone; all others here to referring segmentation.
+DENSE = ("semantic", "panoptic", "depth")
+# Which options belong to some tasks alone; others that are checked to referring segmentation.
 OWNERS = {
+    "reduce_zero_label": ("semantic",),
+    "units_per_metre": ("depth",),
+    "scene": ("depth",),
     "mode": ("semantic",),
     "scales": ("semantic",),
     "variant": ("semantic",),
-    "per_class": ("semantic",),
-    "flip": DENSE,
+    "per_class": ("semantic", "panoptic"),
+    "words": ("semantic", "panoptic"),
+    "flip": ("semantic", "depth"),
+    "min_score": ("panoptic",),
+    "min_overlap": ("panoptic",),
     "windows": ("depth",),
     "crop": ("depth",),
 }
@@ -27,41 +32,67 @@ def evaluate_dense(
     task: Any,
     model: str,
     data: Any,
-    root: Path | None,
     split: str,
-    limit: int | None,
+    where: dict[str, Any],
     test: dict[str, Any],
-    batch: int,
+    protocol: str | None,
+    t: int,
+    conditions: dict[str, Any],
     device: str,
     dtype: DType,
 ) -> Answer | None:
     """Scores a model on a split; on Tabletop beside what looks at no picture.
 
     Args:
-        test: Options of :func:`vpd.tasks.evaluate_dense.evaluate_semantic` or ``evaluate_depth``;
-            those that are None are left to them.
+        where: Options of :func:`vpd.data.dense.dense_samples`.
+        test: Options of :func:`vpd.tasks.evaluate_dense.evaluate_semantic`, ``evaluate_depth`` or
+            ``evaluate_panoptic``; those that are None are left to them.
+        protocol, t: Noise instead of the model's own, if there is a protocol.
+        conditions: Options of :func:`vpd.tasks.evaluation.under`.
     """
     test = {name: value for name, value in test.items() if value is not None}
     if task == "semantic":
-        test["batch"] = batch
+        test.setdefault("batch", 16)
+    elif "batch" in test:
+        one = "window" if task == "depth" else "image"
+        raise ValueError(f"batch is no option of {task}, which predicts one {one} after another")
     elif data == "nyuv2":
         test.setdefault("crop", "nyu_eigen")
     from vpd.cli.models import dense_model
     from vpd.data.dense import dense_samples
-    from vpd.tasks.evaluate_dense import evaluate_depth, evaluate_semantic
+    from vpd.tasks import evaluate_dense as dense
+    from vpd.tasks.evaluate_panoptic import evaluate_panoptic
+    from vpd.tasks.evaluation import under
+    from vpd.tasks.maps import at_timestep
     from vpd.train.distributed import first_in_turn, group, join
 
     with join() as processes:
         floors = None
         with first_in_turn():  # which renders what is not there yet
-            samples = dense_samples(task, data, split, root=root, limit=limit)
-            if data == "tabletop" and root is None:
+            samples = dense_samples(task, data, split, **where)
+            if data == "tabletop" and where["root"] is None:
                 floors = dense_samples(task, data, "train")
         network: Any = dense_model(task, model, device, dtype)
-        score: Any = evaluate_semantic if task == "semantic" else evaluate_depth
+        _check_adapter(network.config, conditions["text_adapter"])
+        noise = None if protocol is None else at_timestep(protocol, t, network.config.noise)
+        network = under(network, noise, **conditions)
+        score: Any = {
+            "semantic": dense.evaluate_semantic,
+            "panoptic": evaluate_panoptic,
+            "depth": dense.evaluate_depth,
+        }[task]
         found = score(network, samples, floors=floors, group=group(), **test)
     if not processes.first:
         return None
     result = found.to_dict()
     result["protocol"] = {"model": model, **result["protocol"]}
     return Answer(plain(result), f"{model} on {found.table()}")
+
+
+def _check_adapter(config: Any, wanted: bool | None) -> None:
+    """Refuses a choice about a text adapter that the model does not have."""
+    condition = getattr(config, "condition", "classes")
+    if wanted is not None and condition != "classes":
+        raise ValueError(f"text_adapter: a model with condition={condition} has none")
+    if wanted and not config.text_adapter:
+        raise ValueError("text_adapter: this model was trained without one")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from vpd.cli.answer import Answer, plain
-from vpd.train.footprint import footprint
+from vpd.train.dense_config import DepthTrainConfig, SemanticTrainConfig
+from vpd.train.footprint import Footprint, footprint
+from vpd.train.panoptic_config import PanopticTrainConfig
 from vpd.train.refer_config import ReferTrainConfig
 
 
@@ -13,7 +17,54 @@ def memory(config: ReferTrainConfig) -> Answer:
 
     Nothing is computed and no weights are read, so full-size runs can be planned anywhere: vpd info
     memory --config configs/refer/refcoco.yaml --weights sd.safetensors --freeze unet. The data
-    and the evaluation between steps come on top.
+    and the evaluation between steps come on top. vpd info memory semantic, panoptic and depth
+    are the same for other tasks.
     """
-    found = footprint(config)
+    return _answer(footprint(config))
+
+
+def memory_semantic(config: SemanticTrainConfig) -> Answer:
+    """Says what `vpd train semantic` would need with the same options, as vpd info memory does: vpd
+    info memory semantic --config configs/semantic/ade20k.yaml --weights sd.safetensors.
+
+    No data set is read: its classes are counted as published.
+    """
+    from vpd.train.semantic import RECIPE
+
+    return _dense(config, RECIPE)
+
+
+def memory_panoptic(config: PanopticTrainConfig) -> Answer:
+    """Says what `vpd train panoptic` would need with the same options, as vpd info memory does: vpd
+    info memory panoptic --config configs/panoptic/coco.yaml --weights sd.safetensors.
+
+    No data set is read: its classes are counted as published, and pictures have ten segments.
+    """
+    from vpd.train.panoptic import RECIPE
+
+    return _dense(config, RECIPE)
+
+
+def memory_depth(config: DepthTrainConfig) -> Answer:
+    """Says what `vpd train depth` would need with the same options, as vpd info memory does: vpd
+    info memory depth --config configs/depth/nyuv2.yaml --weights sd.safetensors.
+
+    No data set is read: its types of scenes are counted as published.
+    """
+    from vpd.train.depth import RECIPE
+
+    return _dense(config, RECIPE)
+
+
+def _dense(config: Any, recipe: Any) -> Answer:
+    from vpd.data.dense import dense_names
+    from vpd.train.dense_footprint import dense_footprint
+
+    data = config.data
+    names = dense_names(recipe.task, data.name, names=data.names, scene=data.scene)
+    training = recipe.blank or recipe.training
+    return _answer(dense_footprint(config, recipe.empty, training, names))
+
+
+def _answer(found: Footprint) -> Answer:
     return Answer(plain(found.to_dict()), found.table())

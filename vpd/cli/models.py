@@ -7,21 +7,23 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from vpd.data.dense import DenseTask
 
 if TYPE_CHECKING:
     import torch
 
-    from vpd.tasks.depth import DepthEstimator
+    from vpd.tasks.dense import DenseModel
     from vpd.tasks.foundation import Foundation
     from vpd.tasks.refer import ReferSegmenter
-    from vpd.tasks.semantic import SemanticSegmenter
 
 __all__ = ["DEFAULT", "DEFAULTS", "DType", "dense_model", "foundation_or_refer", "refer_model"]
 
 DEFAULTS = {
     "refer": "vpd-mini-refer",
     "semantic": "vpd-mini-semantic",
+    "panoptic": "vpd-mini-panoptic",
     "depth": "vpd-mini-depth",
 }
 DEFAULT = DEFAULTS["refer"]
@@ -44,18 +46,19 @@ def refer_model(
     return found
 
 
-def dense_model(
-    task: Literal["semantic", "depth"], model: str, device: str, dtype: DType
-) -> SemanticSegmenter | DepthEstimator:
-    """A semantic segmenter or a depth estimator, by name or from a folder."""
-    from vpd.tasks.depth import DepthEstimator
-    from vpd.tasks.semantic import SemanticSegmenter
+def dense_model(task: DenseTask, model: str, device: str, dtype: DType) -> DenseModel[Any]:
+    """A segmenter or a depth estimator, by name or from a folder."""
+    import vpd
 
     found = _find(model, None, device, dtype, None, bare=False)
-    wanted = SemanticSegmenter if task == "semantic" else DepthEstimator
+    wanted = {
+        "semantic": vpd.SemanticSegmenter,
+        "panoptic": vpd.PanopticSegmenter,
+        "depth": vpd.DepthEstimator,
+    }[task]
     if not isinstance(found, wanted):
         raise ValueError(f"expected a {wanted.__name__}, got {model}: a {type(found).__name__}")
-    return found
+    return cast("DenseModel[Any]", found)
 
 
 def foundation_or_refer(

@@ -11,15 +11,31 @@ from vpd.cli.answer import Answer
 from vpd.cli.models import DType
 from vpd.cli.options import check_options
 
-Task = Literal["refer", "semantic", "depth"]
-_MAIN = {"refer": ".mask.png", "semantic": ".classes.png", "depth": ".depth.png"}
-_OWN = (*_MAIN.values(), ".figure.png", ".noise.png")
+Task = Literal["refer", "semantic", "panoptic", "depth"]
+_MAIN = {
+    "refer": (".mask.png",),
+    "semantic": (".classes.png",),
+    "panoptic": (".segments.png", ".segments.json"),
+    "depth": (".depth.png",),
+}
+_OTHERS = (".segments.ids.png", ".figure.png", ".noise.png")
+_OWN = (*(ending for own in _MAIN.values() for ending in own), *_OTHERS)
 # Which options belong to some tasks alone, those of referring segmentation apart.
 _OWNERS: dict[str, tuple[str, ...]] = {
+    "text": ("refer", "semantic", "panoptic"),
     "mode": ("semantic",),
     "scales": ("semantic",),
     "flip": ("semantic", "depth"),
     "scene": ("depth",),
+    "min_score": ("panoptic",),
+    "min_overlap": ("panoptic",),
+}
+
+# Which of them a model of a task takes as they are.
+_CHOICES = {
+    "semantic": ("mode", "scales", "flip"),
+    "panoptic": ("min_score", "min_overlap"),
+    "depth": ("scene", "flip"),
 }
 
 
@@ -46,8 +62,10 @@ def predict(
     scales: list[float] | None = None,
     flip: bool | None = None,
     scene: str | None = None,
+    min_score: float | None = None,
+    min_overlap: float | None = None,
     steps: list[int] | None = None,
-    protocol: str = "latent_match",
+    protocol: str | None = None,
     every: int = 1,
     npz: bool = False,
     figure: bool = True,
@@ -57,13 +75,17 @@ def predict(
     """Predicts for one image, every image of a folder, or the frames of a video.
 
     refer: what a sentence refers to, NAME.mask.png (0 and 255). semantic: the class of each pixel,
-    NAME.classes.png (ids, with a palette). depth: metres, NAME.depth.png (16 bit, millimetres). All
-    at the image's size, and each with NAME.figure.png. Files that exist are replaced. In a folder,
-    an image that cannot be read is named and the others are done; the exit code is then 1.
+    NAME.classes.png (ids, with a palette). panoptic: every object and area, NAME.segments.png (over
+    the image), NAME.segments.json (COCO's format) and NAME.segments.ids.png. depth: metres,
+    NAME.depth.png (16 bit, millimetres). All at the image's size, and each with NAME.figure.png.
+    Files that exist are replaced. In a folder, an image that cannot be read is named and the others
+    are done; the exit code is then 1.
 
     Args:
         image: an image file, a folder of them, or a video
-        text: of refer: what to look for, e.g. "the red cube behind the ball"
+        text: of refer: what to look for, e.g. "the red cube behind the ball"; of a semantic or
+            panoptic model that is told something: the image's caption, or its tags, e.g.
+            "cube | ball"
         task: what to predict
         out: folder for the results, made if missing
         model: a shipped model, or a folder that vpd train wrote; by default the shipped one of the
@@ -75,8 +97,13 @@ def predict(
         scales: of semantic: sizes to average over, e.g. 1,1.25,1.5
         flip: of semantic and depth: average over the mirrored image too
         scene: of depth: type of the scene, one of the model's; the mean of all by default
+        min_score: of panoptic: masks of a class less likely than this are no segments; the model's
+            own choice by default
+        min_overlap: of panoptic: a segment keeps at least this share of its mask where others win
+            pixels, or is none; the model's own choice by default
         steps: of refer: also draw the masks under noise of these timesteps, NAME.noise.png
-        protocol: of steps: where that noise goes and what the U-Net is told
+        protocol: of steps: where that noise goes and what the U-Net is told; latent_match by
+            default
         every: of a video: every so manyth frame
         npz: also write NAME.npz with everything as arrays
         figure: write the figure
@@ -89,11 +116,14 @@ def predict(
 
     given = {
         "text": text, "weights": weights, "token_length": token_length, "mode": mode,
-        "scales": scales, "flip": flip, "scene": scene, "steps": steps,
+        "scales": scales, "flip": flip, "scene": scene, "min_score": min_score,
+        "min_overlap": min_overlap, "steps": steps, "protocol": protocol,
     }  # fmt: skip
     check_options(task, given, _OWNERS, "the task")
+    if protocol is not None and not steps:
+        raise ValueError("protocol is that of steps, e.g. --steps 0,100,500")
     known = count(image, _OWN, every)
-    ask = _asker(task, model, given, protocol, device, dtype)
+    ask = _asker(task, model, given, device, dtype)
     done: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
     lines: list[str] = []
@@ -111,7 +141,7 @@ def predict(
                 continue
             finally:
                 bar.update()
-            files = [found.result.save(out / f"{source.name}{_MAIN[task]}")]
+            files = [found.result.save(out / f"{source.name}{ending}") for ending in _MAIN[task]]
             if figure:
                 files.append(found.result.save(out / f"{source.name}.figure.png"))
             if found.noise is not None:
@@ -130,7 +160,6 @@ def _asker(
     task: Task,
     model: str | None,
     given: dict[str, Any],
-    protocol: str,
     device: str,
     dtype: DType,
 ) -> Callable[[Any], _Found]:
@@ -143,16 +172,22 @@ def _asker(
         if text is None or not text.strip():
             raise ValueError("the sentence is empty: say what to look for")
         segmenter = refer_model(name, given["weights"], device, dtype, given["token_length"])
+        protocol = given["protocol"] or "latent_match"
         noisy = _under_noise(segmenter, protocol, given["steps"] or [])
         return lambda image: _refer(image, text, segmenter, noisy)
     network = dense_model(task, name, device, dtype)
-    if task == "semantic":
-        chosen = {"mode": given["mode"], "scales": given["scales"], "flip": given["flip"]}
-        options = {key: value for key, value in chosen.items() if value is not None}
-        return lambda image: _semantic(network(image, **options))
-    chosen = {"scene": given["scene"], "flip": given["flip"]}
-    options = {key: value for key, value in chosen.items() if value is not None}
-    return lambda image: _depth(network(image, **options))
+    chosen = {key: given[key] for key in _CHOICES[task] if given[key] is not None}
+    if task == "depth":
+        return lambda image: _depth(network(image, **chosen))
+    if given["text"] is not None:
+        chosen["words"] = _words(given["text"], getattr(network.config, "condition", ""))
+    said = _semantic if task == "semantic" else _panoptic
+    return lambda image: said(network(image, **chosen))
+
+
+def _words(text: str, condition: str) -> Any:
+    """What a text says to a segmenter: a caption, or words with bars between them."""
+    return text if condition == "caption" else [word.strip() for word in text.split("|")]
 
 
 def _under_noise(segmenter: Any, protocol: str, steps: list[int]) -> dict[str, Any]:
@@ -184,6 +219,22 @@ def _semantic(result: Any) -> _Found:
     shares = result.shares
     top = ", ".join(f"{name} {share:.0%}" for name, share in list(shares.items())[:5])
     return _Found(result, {"shares": shares, "pixels": int(result.classes.size)}, top)
+
+
+def _panoptic(result: Any) -> _Found:
+    counts: dict[str, int] = {}
+    for segment in result.segments:
+        name = result.names[segment.category]
+        counts[name] = counts.get(name, 0) + 1
+    about = {
+        "segments": [
+            {"id": own.id, "name": result.names[own.category], "score": own.score, "pixels": area}
+            for own, area in zip(result.segments, result.label.areas(), strict=True)
+        ],
+        "pixels": int(result.ids.size),
+    }
+    said = ", ".join(f"{count} {name}" for name, count in counts.items())
+    return _Found(result, about, said or "no segment")
 
 
 def _depth(result: Any) -> _Found:

@@ -6,6 +6,7 @@ from vpd.cli.answer import Answer, plain
 from vpd.train import refer
 from vpd.train.dense_config import DepthTrainConfig, SemanticTrainConfig
 from vpd.train.distributed import join
+from vpd.train.panoptic_config import PanopticTrainConfig
 
 
 def train(config: refer.ReferTrainConfig) -> Answer | None:
@@ -30,6 +31,19 @@ def train_semantic(config: SemanticTrainConfig) -> Answer | None:
 
     with join() as processes:
         metrics = semantic.train(config)
+    return trained(metrics, config.out) if processes.first else None
+
+
+def train_panoptic(config: PanopticTrainConfig) -> Answer | None:
+    """Trains a panoptic segmenter: vpd train panoptic --config configs/panoptic/mini.yaml.
+
+    An interrupted run goes on from its last checkpoint when started again. The trained model is
+    the folder OUT/model. Several processes train together, as with vpd train.
+    """
+    from vpd.train import panoptic
+
+    with join() as processes:
+        metrics = panoptic.train(config)
     return trained(metrics, config.out) if processes.first else None
 
 

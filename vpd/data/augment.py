@@ -74,10 +74,10 @@ class SemanticAugmentation:
     ignore_index: int = 255
 
     def __post_init__(self) -> None:
-        _check_sizes(scale=self.scale, crop=self.crop)
+        check_sizes(scale=self.scale, crop=self.crop)
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(f"ratio must be 0 < least <= most, got {self.ratio}")
-        _check_shares(cat_max_ratio=self.cat_max_ratio, flip=self.flip)
+        check_shares(cat_max_ratio=self.cat_max_ratio, flip=self.flip)
 
     def __call__(
         self, image: Picture, label: NDArray[Any], generator: np.random.Generator
@@ -91,7 +91,7 @@ class SemanticAugmentation:
         Raises:
             ValueError: if they are not of this form or not of one size.
         """
-        _check_pair(image, label, "label")
+        check_pair(image, label, "label")
         if self.scale is not None:
             ratio = generator.uniform(*self.ratio)
             long, short = (int(side * ratio) for side in self.scale)
@@ -133,6 +133,8 @@ class DepthAugmentation:
         flip: probability of a horizontal flip.
         colors: whether brightness and contrast (+-0.2), gamma (0.8-1.2), and hue, saturation, value
             (+-20, +-30, +-20) vary; each of the three with probability one half.
+        short_side: pixels that the shorter side is resized to before all else, the aspect kept, as
+            a test does; None: the picture stays as it is.
     """
 
     crop: tuple[int, int] | None = (480, 480)
@@ -142,12 +144,15 @@ class DepthAugmentation:
     max_depth_m: float = 10.0
     flip: float = 0.5
     colors: bool = True
+    short_side: int | None = None
 
     def __post_init__(self) -> None:
-        _check_sizes(crop=self.crop)
-        _check_shares(cutdepth_share=self.cutdepth_share, flip=self.flip)
+        check_sizes(crop=self.crop)
+        check_shares(cutdepth_share=self.cutdepth_share, flip=self.flip)
         if self.cutdepth_cast not in ("scale", "wrap"):
             raise ValueError(f"cutdepth_cast must be scale or wrap, got {self.cutdepth_cast!r}")
+        if self.short_side is not None and self.short_side < 1:
+            raise ValueError(f"short_side must be at least 1 pixel, got {self.short_side}")
         if self.cutdepth_every < 0 or not self.max_depth_m > 0:
             raise ValueError(
                 "cutdepth_every must not be negative and max_depth_m must be positive, got "
@@ -175,8 +180,10 @@ class DepthAugmentation:
         Raises:
             ValueError: if they are not of this form or not of one size, or smaller than the crop.
         """
-        _check_pair(image, depth_m, "depth_m")
+        check_pair(image, depth_m, "depth_m")
         depth = np.where(np.isfinite(depth_m) & (depth_m > 0), depth_m, 0).astype(np.float32)
+        if self.short_side is not None:
+            image, depth = _resize(image, depth, self.short_side / min(depth.shape))
         if self.cutdepth_every and number % self.cutdepth_every == 0:
             image = self._cut_depth(image, depth, generator)
         if generator.random() < self.flip:
@@ -214,17 +221,23 @@ class DepthAugmentation:
 def _resize_within(
     image: Picture, label: NDArray[Any], long: int, short: int
 ) -> tuple[Picture, NDArray[Any]]:
-    """As large as fits into long x short: the picture bilinear, the label nearest."""
+    """As large as fits into long x short."""
+    return _resize(image, label, min(long / max(label.shape), short / min(label.shape)))
+
+
+def _resize(image: Picture, target: NDArray[T], factor: float) -> tuple[Picture, NDArray[T]]:
+    """Both sides by a factor: the picture bilinear, its label or depth nearest."""
     import cv2
 
-    height, width = label.shape
-    factor = min(long / max(height, width), short / min(height, width))
+    height, width = target.shape
     size = max(int(width * factor + 0.5), 1), max(int(height * factor + 0.5), 1)
     # OpenCV resizes no int64; no data set has that many classes.
-    plain = label if label.dtype == np.uint8 else label.astype(np.int32)
+    plain: NDArray[Any] = target
+    if target.dtype not in (np.uint8, np.float32):
+        plain = target.astype(np.int32)
     resized = cv2.resize(plain, size, interpolation=cv2.INTER_NEAREST)
     picture = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
-    return picture.astype(np.uint8, copy=False), resized.astype(label.dtype, copy=False)
+    return picture.astype(np.uint8, copy=False), resized.astype(target.dtype, copy=False)
 
 
 def _random_box(
@@ -238,7 +251,8 @@ def _random_box(
     return slice(top, top + crop[0]), slice(left, left + crop[1])
 
 
-def _check_pair(image: NDArray[Any], target: NDArray[Any], name: str) -> None:
+def check_pair(image: NDArray[Any], target: NDArray[Any], name: str) -> None:
+    """Raises ValueError unless they are a picture and something of its size."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(
             f"augmentation: image must be uint8 [H, W, 3], got {image.dtype} {list(image.shape)}"
@@ -250,13 +264,15 @@ def _check_pair(image: NDArray[Any], target: NDArray[Any], name: str) -> None:
         )
 
 
-def _check_sizes(**sizes: tuple[int, int] | None) -> None:
+def check_sizes(**sizes: tuple[int, int] | None) -> None:
+    """Raises ValueError on sizes that are none, None excepted."""
     for name, size in sizes.items():
         if size is not None and (len(size) != 2 or min(size) < 1):
             raise ValueError(f"{name} must be two positive numbers of pixels, got {size}")
 
 
-def _check_shares(**shares: float) -> None:
+def check_shares(**shares: float) -> None:
+    """Raises ValueError on shares outside 0..1."""
     for name, share in shares.items():
         if not 0 <= share <= 1:
             raise ValueError(f"{name} must be within 0..1, got {share}")

@@ -1,4 +1,4 @@
-"""Says whether a data set of labels or depth on disk is whole, before a long run finds out."""
+"""Says whether a data set of labels, segments or depth is whole, before a long run finds out."""
 
 import os
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vpd.data import depth, semantic
+from vpd.data import depth, panoptic, semantic
 from vpd.data.pairs import folders_in
 
 SAMPLE = 16  # pairs of each split that are read unless all are
@@ -116,6 +116,8 @@ LAYOUTS: dict[str, tuple[Callable[[Path], list[str]], Callable[[Path, str], Any]
     "coco-stuff": (semantic.coco_stuff_splits, semantic.find_coco_stuff),
     "cityscapes": (semantic.cityscapes_splits, semantic.find_cityscapes),
     "nyuv2": (depth.nyuv2_splits, depth.find_nyuv2),
+    "coco-panoptic": (panoptic.coco_panoptic_splits, panoptic.find_coco_panoptic),
+    "ade20k-panoptic": (panoptic.ade20k_panoptic_splits, panoptic.find_ade20k_panoptic),
     "folder": (_folder_splits, _find_folder),
 }
 # A layout is there if one of these folders is.
@@ -124,12 +126,22 @@ _SIGNS = {
     "coco-stuff": ("coco_stuff164k", "images/train2017", "images/val2017"),
     "cityscapes": ("leftImg8bit", "cityscapes/leftImg8bit"),
     "nyuv2": ("nyu_depth_v2", "official_splits", "sync"),
+    "coco-panoptic": tuple(
+        f"{base}panoptic_{split}2017" for base in ("", "coco/") for split in ("train", "val")
+    ),
+    "ade20k-panoptic": tuple(
+        f"{base}ade20k_panoptic_{split}"
+        for base in ("", "ADEChallengeData2016/")
+        for split in ("train", "val")
+    ),
 }
 _LOOKED_FOR = {
     "ade20k": "ADEChallengeData2016/images/{training,validation}",
     "coco-stuff": "coco_stuff164k/images/{train2017,val2017}",
     "cityscapes": "leftImg8bit/{train,val,test}",
     "nyuv2": "nyu_depth_v2/official_splits/{train,test} or nyu_depth_v2/sync",
+    "coco-panoptic": "coco/annotations/panoptic_{train,val}2017.json",
+    "ade20k-panoptic": "ADEChallengeData2016/ade20k_panoptic_{train,val}.json",
     "folder": "images, and masks (with classes.txt) or depths",
 }
 

@@ -6,7 +6,6 @@
 ```
 """
 
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from vpd.data.files import read_rgb
 from vpd.data.masks import check_mask_merge, decode_segmentation
 from vpd.data.pickles import load_plain
 from vpd.data.subset import Subset
+from vpd.data.tables import read_tables
 
 _COCO = Path("images", "mscoco", "images", "train2014")
 
@@ -120,16 +120,7 @@ def read_instances(path: Path) -> dict[str, Any]:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not COCO instances.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected the annotations here, found no file")
-    try:
-        tables = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: expected JSON, but {error}") from error
-    for field in ("images", "annotations", "categories"):
-        if not isinstance(tables, dict) or not isinstance(tables.get(field), list):
-            raise ValueError(f"{path}: expected COCO instances with a list {field!r}")
-    return tables
+    return read_tables(path, "COCO instances")
 
 
 def _first(refs: list[dict[str, Any]], subset: Subset) -> list[dict[str, Any]]:

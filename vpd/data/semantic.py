@@ -25,9 +25,9 @@ from vpd.data.naming import checked_names, class_names, read_names
 from vpd.data.pairs import Pairs, below, ending, folders_in, match
 from vpd.images import EXTENSIONS
 
-_ADE_FOLDERS = {"train": "training", "val": "validation"}
-_ADE_COUNTS = {"train": 20210, "val": 2000}
-_COCO_COUNTS = {"train": 118287, "val": 5000}
+ADE_FOLDERS = {"train": "training", "val": "validation"}
+ADE_COUNTS = {"train": 20210, "val": 2000}
+COCO_COUNTS = {"train": 118287, "val": 5000}
 _CITYSCAPES_COUNTS = {"train": 2975, "val": 500, "test": 1525}
 # Ids 0..181 of the stuffthingmaps without a class: COCO never used these eleven for things.
 _COCO_GAPS = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
@@ -152,27 +152,28 @@ def ade20k(root: str | os.PathLike[str], split: str = "val") -> SemanticDataset:
 
 def find_ade20k(root: str | os.PathLike[str], split: str) -> SemanticDataset:
     """As `ade20k`, of which labels may be missing (`pairs.missing`)."""
-    base, folder = below(root, "ADEChallengeData2016"), _ADE_FOLDERS.get(split, split)
+    base, folder = below(root, "ADEChallengeData2016"), ADE_FOLDERS.get(split, split)
     pairs = match(
         base / "images" / folder, base / "annotations" / folder, _PICTURES, ending(".png")
     )
     names, variant = class_names("ade20k"), "150 classes"
-    published = _ADE_COUNTS.get(split)
+    published = ADE_COUNTS.get(split)
     if (base / "classes.txt").is_file():
         names = read_names(base / "classes.txt")
-        variant, published = f"{len(names)} classes of classes.txt", _tabletop_count(names, split)
+        variant, published = f"{len(names)} classes of classes.txt", tabletop_count(names, split)
     coding = zero_reduced(len(names))
     return SemanticDataset("ade20k", split, variant, names, pairs, coding, published)
 
 
 def ade20k_splits(root: Path) -> list[str]:
     """Splits that have a folder of pictures."""
-    back = {folder: split for split, folder in _ADE_FOLDERS.items()}
+    back = {folder: split for split, folder in ADE_FOLDERS.items()}
     found = folders_in(below(root, "ADEChallengeData2016") / "images")
     return [back.get(name, name) for name in found]
 
 
-def _tabletop_count(names: tuple[str, ...], split: str) -> int | None:
+def tabletop_count(names: tuple[str, ...], split: str) -> int | None:
+    """How many scenes a split has if these are Tabletop's classes, else None."""
     from vpd.data.tabletop.spec import CLASSES
     from vpd.data.tabletop.splits import SPLITS
 
@@ -198,7 +199,7 @@ def coco_stuff(root: str | os.PathLike[str], split: str = "val") -> SemanticData
 
 def find_coco_stuff(root: str | os.PathLike[str], split: str) -> SemanticDataset:
     """As `coco_stuff`, of which labels may be missing (`pairs.missing`)."""
-    _check_split(split, _COCO_COUNTS)
+    _check_split(split, COCO_COUNTS)
     base, folder = below(root, "coco_stuff164k"), f"{split}2017"
     images, labels = base / "images" / folder, base / "annotations" / folder
     names = class_names("coco_stuff")
@@ -210,14 +211,14 @@ def find_coco_stuff(root: str | os.PathLike[str], split: str) -> SemanticDataset
         classes = {stored: i for i, stored in enumerate(ids)}
         said = "0..181 without the unused ids, or 255 (none)"
         variant, coding = "stuffthingmaps", mapped(classes, len(names), said)
-    published = _COCO_COUNTS[split]
+    published = COCO_COUNTS[split]
     return SemanticDataset("coco-stuff", split, variant, names, pairs, coding, published)
 
 
 def coco_stuff_splits(root: Path) -> list[str]:
     """Splits that have a folder of pictures."""
     found = folders_in(below(root, "coco_stuff164k") / "images")
-    return [split for split in _COCO_COUNTS if f"{split}2017" in found]
+    return [split for split in COCO_COUNTS if f"{split}2017" in found]
 
 
 def cityscapes(root: str | os.PathLike[str], split: str = "val") -> SemanticDataset:

@@ -144,18 +144,20 @@ def mask2former_loss(
         ValueError: Shapes, dtypes or devices that do not fit, (on the CPU) a label out of range, or
             a cost that is not finite, as logits that are no numbers give.
     """
-    found = core.mask2former_loss(
-        list(logits),
-        list(masks),
-        list(target_labels),
-        list(target_masks),
-        weights,
-        no_object,
-        points,
-        oversample,
-        uncertain,
-        num_masks,
-        generator,
-        [tuple(own) for own in draws],
-    )
+    kind = logits[0].device.type if logits else "cpu"
+    with torch.autocast(kind, enabled=False):  # products in it would lose the matching's precision
+        found = core.mask2former_loss(
+            list(logits),
+            list(masks),
+            list(target_labels),
+            list(target_masks),
+            weights,
+            no_object,
+            points,
+            oversample,
+            uncertain,
+            num_masks,
+            generator,
+            [tuple(own) for own in draws],
+        )
     return Mask2FormerLoss(*found)

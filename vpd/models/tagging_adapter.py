@@ -46,6 +46,13 @@ class TaggingOutput(NamedTuple):
     """[B, queries, dim]: the condition of the U-Net."""
     logits: Tensor | None
     """[B, K]: scores of the classes, before the sigmoid; None if no classes were given."""
+    text_attention: Tensor | None = None
+    """[B, queries, n]: where queries looked among the tags, averaged over heads and blocks: each
+    query's shares sum to 1, or are all 0 for an image without tags. None if not asked for, or
+    without ``text_dim``."""
+    image_attention: Tensor | None = None
+    """[B, queries, N]: the same among the image's tokens. With ``single_cross`` shares of tags and
+    of image tokens sum to 1 together."""
 
 
 class TaggingAdapter(CoreModule[TaggingAdapterConfig]):
@@ -85,6 +92,7 @@ class TaggingAdapter(CoreModule[TaggingAdapterConfig]):
         *,
         text_mask: Tensor | None = None,
         classes: Tensor | None = None,
+        attention: bool = False,
     ) -> TaggingOutput:
         """Tokens to context and scores. Inputs are converted to the weights' dtype.
 
@@ -97,10 +105,11 @@ class TaggingAdapter(CoreModule[TaggingAdapterConfig]):
                 image without tags (n = 0, or no True) gets from text is nothing.
             classes: [K, dim], embeddings of the classes to score. They are constants: no gradient
                 reaches them.
+            attention: Return where queries looked, too.
 
         Raises:
             ValueError: Tokens that the config does not ask for, or lacking ones, or shapes and
                 dtypes other than these.
         """
-        out = self._core.forward(self.core_tensors(), text, text_mask, image, classes)
+        out = self._core.forward(self.core_tensors(), text, text_mask, image, classes, attention)
         return TaggingOutput(*out)

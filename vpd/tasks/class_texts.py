@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vpd.data.files import atomic_write
@@ -17,7 +18,15 @@ from vpd.models.clip_text import CLIPTextEncoder
 from vpd.tokens import tokenize
 from vpd.weights import save_weights
 
-__all__ = ["TEMPLATES", "ClassTexts", "embed_classes", "read_class_texts", "templates"]
+__all__ = [
+    "TEMPLATES",
+    "ClassTexts",
+    "embed_classes",
+    "embed_sentences",
+    "read_class_texts",
+    "synonyms",
+    "templates",
+]
 
 TEMPLATES = ("clip80", "single", "bare")
 """Named sets of sentences: the 80 of CLIP's ImageNet evaluation (Radford et al. 2021), "a photo of
@@ -77,12 +86,49 @@ def templates(which: str | Sequence[str]) -> tuple[str, ...]:
     return found
 
 
+def synonyms(name: str) -> list[str]:
+    """The names in ``"sofa; couch"``.
+
+    Raises:
+        ValueError: There is none.
+    """
+    found = [part.strip() for part in name.split(_SEPARATOR) if part.strip()]
+    if not found:
+        raise ValueError(f"expected names of classes, got {name!r}")
+    return found
+
+
 @torch.no_grad()
+def embed_sentences(
+    text: CLIPTextEncoder, sentences: Sequence[str], *, joint: bool = False
+) -> Tensor:
+    """The encoder's pooled state of each sentence, or its unit vector in the space that pictures
+    share.
+
+    Args:
+        text: A text encoder; for ``joint`` one with a projection.
+        sentences: N of them.
+        joint: Which of the two.
+
+    Returns:
+        float32 [N, C], on the CPU.
+    """
+    device = next(text.parameters()).device
+    ids = tokenize(list(sentences), length=text.config.max_position_embeddings).ids.to(device)
+    out = text(ids)
+    if not joint:
+        return out.pooled.float().cpu()
+    if out.projected is None:
+        raise ValueError("this text encoder has no projection into a space that pictures share")
+    return F.normalize(out.projected.float(), dim=-1).cpu()
+
+
 def embed_classes(
     text: CLIPTextEncoder,
     names: Sequence[str],
     templates_: str | Sequence[str] = "clip80",
     *,
+    joint: bool = False,
     batch: int = 80,
 ) -> Tensor:
     """One embedding for each class: the encoder's pooled state (that of the end of the sentence,
@@ -92,27 +138,31 @@ def embed_classes(
         text: The text encoder that the U-Net was trained with.
         names: Of the classes. Synonyms, ``"sofa; couch"``, are averaged too.
         templates_: As :func:`templates` takes them.
+        joint: The classes' places in the space of texts and pictures instead: the mean of the
+            sentences' unit vectors, itself of unit length (the ensembles of Radford et al. 2021,
+            section 3.1.4).
         batch: Sentences at a time.
 
     Returns:
         float32 [len(names), C].
     """
     said = templates(templates_)
-    device = next(text.parameters()).device
-    rows = []
-    for name in names:
-        synonyms = [part.strip() for part in name.split(_SEPARATOR) if part.strip()]
-        if not synonyms:
-            raise ValueError(f"expected names of classes, got {name!r}")
-        sentences = [one.replace("{}", synonym) for synonym in synonyms for one in said]
-        found = []
-        for start in range(0, len(sentences), batch):
-            tokens = tokenize(
-                sentences[start : start + batch], length=text.config.max_position_embeddings
-            )
-            found.append(text(tokens.ids.to(device)).pooled.float())
-        rows.append(torch.cat(found).mean(0))
-    return torch.stack(rows).cpu()
+    sentences, owners = [], []
+    for index, name in enumerate(names):
+        words = synonyms(name)
+        sentences += [one.replace("{}", word) for word in words for one in said]
+        owners += [index] * (len(said) * len(words))
+    if not sentences:
+        raise ValueError("expected at least one name of a class, got none")
+    whose = torch.tensor(owners)
+    rows = torch.zeros(0)
+    for start in range(0, len(sentences), batch):
+        found = embed_sentences(text, sentences[start : start + batch], joint=joint)
+        if not start:
+            rows = found.new_zeros(len(names), found.shape[1])
+        rows.index_add_(0, whose[start : start + batch], found)
+    rows /= torch.bincount(whose)[:, None]
+    return F.normalize(rows, dim=-1) if joint else rows
 
 
 def read_class_texts(path: str | Path, names: Sequence[str] | None = None) -> ClassTexts:

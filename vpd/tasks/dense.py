@@ -1,23 +1,22 @@
-"""What tasks with a value for every pixel share: one pass of the U-Net, conditioned on texts that
-the model holds, under a head."""
+"""What tasks with a value for every pixel share: one pass of the U-Net, told something about the
+picture, under a head."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpd.models.adapters import TextAdapter
 from vpd.models.autoencoder import AutoencoderConfig, AutoencoderKL
 from vpd.models.unet import Taps, UNet, UNetConfig, UNetOutput
 from vpd.noise import encode_under
 from vpd.protocol import NoiseSpec
 
-__all__ = ["DenseConfig", "DenseModel", "pad_to_multiple"]
+__all__ = ["Context", "DenseConfig", "DenseModel", "pad_to_multiple"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class DenseConfig:
     """What maps are multiplied with before the head. VPD: 1."""
     map_grad: Literal["detach", "full"] = "detach"
     text_adapter: bool = True
-    """Whether embeddings pass through the text adapter."""
+    """Whether embeddings of classes, or of a type of scene, pass through the text adapter."""
     image_norm: Literal["half", "none"] = "half"
     """``half``: the autoencoder sees images in [-1, 1]. ``none``: in [0, 1]."""
     scale_factor: float = 0.18215
@@ -50,30 +49,41 @@ class DenseConfig:
         return 2 ** (len(self.vae.ch_mult) - 1 + len(self.unet.channel_mult) - 1)
 
 
+@dataclass(frozen=True)
+class Context:
+    """What the U-Net is told about pictures."""
+
+    states: Tensor
+    """[B or 1, N, context_dim], what it attends to."""
+    mask: Tensor | None = None
+    """bool [B or 1, N], True = attend; None: to all."""
+    time_bias: Tensor | None = None
+    """[B, 4 * model_channels], added to its time embedding."""
+    tags: Tensor | None = None
+    """[B or 1, K], scores of the classes before the sigmoid, where a tagging adapter made it."""
+    attention: Tensor | None = None
+    """[B, Q, tokens], where that adapter's queries looked in the picture, if asked for."""
+
+
 C = TypeVar("C", bound=DenseConfig)
 
 
 class DenseModel(nn.Module, Generic[C]):
-    """Autoencoder, U-Net, text adapter and the embeddings of the texts that condition it.
-
-    The texts are known beforehand (names of classes, types of scenes), so the text encoder is no
-    part of it: ``vpd classes build`` makes the embeddings.
+    """Autoencoder and U-Net; what a task adds tells the U-Net something, and reads it.
 
     Args:
         config: Of the task.
-        texts: How many embeddings there are.
     """
 
-    class_embeddings: Tensor
-    """[texts, context_dim], pooled states of the text encoder."""
+    adapter: nn.Module
+    clip: nn.ModuleDict
+    """``image``: the encoder of :meth:`look`, where there is one."""
 
-    def __init__(self, config: C, texts: int) -> None:
+    def __init__(self, config: C) -> None:
         super().__init__()
         self.config = config
         self.vae = AutoencoderKL(config.vae, encode_only=True)
         self.unet = UNet(config.unet)
-        self.adapter = TextAdapter(config.unet.context_dim)
-        self.register_buffer("class_embeddings", torch.zeros(texts, config.unet.context_dim))
         own = {stride for _, place, stride in self.unet.attention_layers() if place != "mid"}
         lacking = sorted(set(config.attention) - own)
         if lacking:
@@ -83,8 +93,22 @@ class DenseModel(nn.Module, Generic[C]):
             )
 
     @property
+    def adapts(self) -> bool:
+        """Whether an adapter makes what the U-Net is told."""
+        return self.config.text_adapter
+
+    @property
+    def sees(self) -> bool:
+        """Whether an image encoder has part in that: :meth:`look`."""
+        return False
+
+    def own_buffers(self) -> list[Tensor]:
+        """Embeddings that the model holds beside its networks, in the order of their names."""
+        return [self._buffers[name] for name in sorted(self._buffers)]  # type: ignore[misc]
+
+    @property
     def device(self) -> torch.device:
-        return self.class_embeddings.device
+        return next(self.unet.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -107,22 +131,41 @@ class DenseModel(nn.Module, Generic[C]):
             )
         return latents
 
-    def context(self, states: Tensor) -> Tensor:
-        """What the U-Net attends to: embeddings [..., context_dim], through the text adapter if it
-        is in use."""
+    def adapted(self, states: Tensor) -> Tensor:
+        """Embeddings [..., context_dim], through the text adapter if it is in use."""
         return self.adapter(states) if self.config.text_adapter else states
 
-    def attend(self, latents: Tensor, context: Tensor) -> UNetOutput:
+    def look(self, pixels: Tensor) -> Tensor | None:
+        """What an image encoder sees in pictures [B, 3, H, W] in [-1, 1], without gradient; None
+        where there is none."""
+        return None
+
+    def context(self, words: Sequence[Any], seen: Tensor | None = None) -> Context:
+        """What the U-Net is told.
+
+        Args:
+            words: What is said about each picture, as the task has it; None: nothing.
+            seen: Of :meth:`look`.
+        """
+        raise NotImplementedError
+
+    def attend(self, latents: Tensor, context: Context) -> UNetOutput:
         """The U-Net's features and maps.
 
         Args:
             latents: [B, C, h, w] of :meth:`encode_image`.
-            context: [B or 1, N, context_dim] of :meth:`context`.
+            context: Of B pictures, or the same for all of them.
         """
-        config = self.config
-        taps = Taps(attention=config.attention, map_grad=config.map_grad)
-        rows = context.expand(len(latents), -1, -1)
-        return self.unet(latents, config.noise.timestep, rows, taps=taps)
+        config, rows = self.config, len(latents)
+        mask = context.mask
+        return self.unet(
+            latents,
+            config.noise.timestep,
+            context.states.expand(rows, -1, -1),
+            context_mask=None if mask is None else mask.expand(rows, -1),
+            time_bias=context.time_bias,
+            taps=Taps(attention=config.attention, map_grad=config.map_grad),
+        )
 
     def pyramid(self, out: UNetOutput) -> tuple[Tensor, ...]:
         """The four feature maps, each with the maps of its level behind it."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["DepthResult", "SemanticResult"]
+__all__ = ["DepthResult", "SemanticResult", "TaggedResult"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class SemanticResult:
     probability: np.ndarray
     """float32 [H, W], how likely the class is in the eyes of the model."""
     names: tuple[str, ...]
+    oracle: bool = False
+    """Whether the model was told the classes of the picture's label."""
 
     @cached_property
     def shares(self) -> dict[str, float]:
@@ -45,7 +47,8 @@ class SemanticResult:
     def __repr__(self) -> str:
         height, width = self.classes.shape
         top = ", ".join(f"{name} {share:.0%}" for name, share in list(self.shares.items())[:4])
-        return f"SemanticResult({width} x {height} px: {top})"
+        told = ", told its label's classes" if self.oracle else ""
+        return f"SemanticResult({width} x {height} px{told}: {top})"
 
     def show(self) -> Any:
         """Image, classes and their names in colour, as a figure."""
@@ -59,6 +62,42 @@ class SemanticResult:
         from vpd.viz.dense import save_semantic
 
         return save_semantic(self, Path(path))
+
+
+@dataclass(frozen=True)
+class TaggedResult:
+    """The classes that a tagging adapter finds in a picture."""
+
+    image: np.ndarray
+    """The image as it came, uint8 [H, W, 3]."""
+    names: tuple[str, ...]
+    """All classes."""
+    scores: np.ndarray
+    """float32 [K], how likely each is there in the eyes of the adapter."""
+    attention: np.ndarray | None
+    """float32 [K, rows, columns], where its queries look for each class, summing to 1 over the
+    picture; None for an adapter that sees no picture."""
+
+    def top(self, count: int = 5) -> list[tuple[str, float]]:
+        """The likeliest classes and their scores."""
+        order = np.argsort(-self.scores, kind="stable")[:count]
+        return [(self.names[i], float(self.scores[i])) for i in order]
+
+    def __repr__(self) -> str:
+        said = ", ".join(f"{name} {score:.2f}" for name, score in self.top())
+        return f"TaggedResult({said})"
+
+    def show(self, top: int = 5) -> Any:
+        """The likeliest classes and where the adapter looks for each, as a figure."""
+        from vpd.viz.tags import tag_attention_figure, tags_figure
+
+        if self.attention is None:
+            from vpd.tags.result import TagResult
+
+            return tags_figure(TagResult(self.image, tuple(self.top(len(self.names)))), top)
+        order = np.argsort(-self.scores, kind="stable")[:top]
+        names, scores = zip(*self.top(top), strict=True)
+        return tag_attention_figure(self.image, self.attention[order], names, scores)
 
 
 @dataclass(frozen=True)

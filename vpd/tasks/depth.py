@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vpd.images import read_image, scaled
+from vpd.models.adapters import TextAdapter
 from vpd.models.depth_head import DepthHead, DepthHeadConfig
 from vpd.models.unet import UNetOutput
-from vpd.tasks.dense import DenseConfig, DenseModel, pad_to_multiple
+from vpd.tasks.dense import Context, DenseConfig, DenseModel, pad_to_multiple
 from vpd.tasks.dense_results import DepthResult
 from vpd.tasks.windows import Overlap, shifted_windows
 
@@ -51,8 +53,13 @@ class DepthEstimator(DenseModel[DepthConfig]):
     of which the U-Net sees one as its only token.
     """
 
+    class_embeddings: Tensor
+
     def __init__(self, config: DepthConfig) -> None:
-        super().__init__(config, len(config.scenes))
+        super().__init__(config)
+        width = config.unet.context_dim
+        self.adapter = TextAdapter(width)
+        self.register_buffer("class_embeddings", torch.zeros(len(config.scenes), width))
         channels = tuple(self.unet.feature_channels)
         if len(channels) != 4:
             raise ValueError(f"a depth head reads four feature maps, the U-Net has {len(channels)}")
@@ -76,7 +83,17 @@ class DepthEstimator(DenseModel[DepthConfig]):
     def features(self, latents: Tensor, states: Tensor | None = None) -> UNetOutput:
         """The U-Net's features for latents [B, C, h, w] and :meth:`states` [B or 1, 1, C]."""
         states = self.states() if states is None else states
-        return self.attend(latents, self.context(states.to(self.dtype)))
+        return self.attend(latents, self._told(states))
+
+    def context(self, words: Sequence[Any], seen: Tensor | None = None) -> Context:
+        """What the U-Net is told about pictures of some types of scenes, ids; the mean of all if
+        nothing is said."""
+        if any(word is None for word in words):
+            return self._told(self.states())
+        return self._told(self.states(torch.tensor(words, device=self.device)))
+
+    def _told(self, states: Tensor) -> Context:
+        return Context(self.adapted(states.to(self.dtype)))
 
     def depth(self, out: UNetOutput, size: tuple[int, int]) -> Tensor:
         """Metres [B, 1, *size] from the U-Net's output on a picture of that size, which was padded

@@ -4,58 +4,30 @@ predicted, compared at its own size."""
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
-from vpd.metrics import DepthMetrics, SemanticMetrics
+from vpd.metrics import DepthMetrics, SemanticMetrics, TagMetrics
 from vpd.metrics.depth import DepthCrop
+from vpd.tasks.dense_evaluation import (
+    DenseEvaluation,
+    add_condition,
+    check_names,
+    evaluation_of,
+    shared_samples,
+    tag_scores,
+    together,
+)
 from vpd.tasks.depth import DepthEstimator
-from vpd.tasks.evaluation import preset_name
-from vpd.tasks.samples import check_counts
 from vpd.tasks.semantic import SemanticSegmenter
+from vpd.tasks.words import words_of
 
 __all__ = ["DenseEvaluation", "evaluate_depth", "evaluate_semantic"]
-
-
-@dataclass(frozen=True)
-class DenseEvaluation:
-    """Scores of one model on one split."""
-
-    metrics: dict[str, float]
-    """By name; ``floor/<name>``: of a prediction that looks at no picture."""
-    protocol: dict[str, Any]
-    """How they were made."""
-    seconds_per_image: float
-    """Of the prediction, without reading the picture."""
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "metrics": self.metrics,
-            "protocol": self.protocol,
-            "seconds_per_image": self.seconds_per_image,
-        }
-
-    def table(self) -> str:
-        """The scores as text."""
-        p = self.protocol
-        how = ", ".join(f"{k} {v}" for k, v in p["test"].items())
-        lines = [
-            f"{p['data']} {p['split']}: {p['images']} images, protocol {p['preset']}",
-            f"test: {how}",
-        ]
-        lines += [
-            f"{name:<28}{value:>9.{0 if name == 'n' else self._digits(name)}f}"
-            for name, value in self.metrics.items()
-        ]
-        return "\n".join([*lines, f"{self.seconds_per_image:.3f} seconds per image"])
-
-    def _digits(self, name: str) -> int:
-        return 2 if self.protocol["task"] == "semantic" else 4
 
 
 def evaluate_semantic(
@@ -66,6 +38,7 @@ def evaluate_semantic(
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     batch: int = 4,
+    words: str | Path | None = None,
     limit: int | None = None,
     variant: Literal["mmseg", "d2"] = "mmseg",
     per_class: bool = False,
@@ -79,6 +52,9 @@ def evaluate_semantic(
         model: Any.
         samples: Labelled pictures: :mod:`vpd.data.semantic`, or ``vpd.data.tabletop.semantic``.
         mode, scales, flip, batch: As the model's call takes them.
+        words: JSON file of captions or tags by picture, where the model is told such: see
+            :func:`vpd.tasks.words.words_of`. An oracle is told the classes in each label; its
+            scores hold ``oracle`` = 1.
         limit: Only the first so many pictures.
         variant: Which classes the mean is taken over.
         per_class: Also the IoU of each class.
@@ -91,25 +67,32 @@ def evaluate_semantic(
         ValueError: Names of classes that are not the model's, and what the model's call raises.
     """
     names = model.config.classes
-    if tuple(samples.names) != tuple(names):
-        raise ValueError(
-            f"the model has {len(names)} classes ({', '.join(names[:3])}, ...), the data set "
-            f"{len(samples.names)} ({', '.join(samples.names[:3])}, ...): expected the same"
-        )
+    check_names(names, samples.names)
+    config = model.config
     metrics = SemanticMetrics(len(names), samples.ignore_index, variant, names)
+    tags = TagMetrics(len(names)) if config.condition == "tagging" else None
+    source = words_of(config.condition, config.tag_source, samples, words)
     seconds = 0.0
-    for sample in _shared(samples, limit, group, progress):
+    for sample in shared_samples(samples, limit, group, progress):
         image, label = sample.read()
+        said = None if source is None else source(sample)
         start = time.perf_counter()
-        found = model(image, mode=mode, scales=scales, flip=flip, batch=batch)
+        result = model(image, words=said, mode=mode, scales=scales, flip=flip, batch=batch)
         seconds += time.perf_counter() - start
-        metrics.update(found.classes, label)
-    metrics, seconds = _together(metrics, seconds, group)
+        metrics.update(result.classes, label)
+        if tags is not None:
+            true = np.isin(np.arange(len(names)), label)
+            tags.update(model.tags(image, words=said).scores[None], true[None])
+    metrics, seconds = together(metrics, seconds, group)
     scores = metrics.compute(per_class=per_class)
+    if tags is not None:
+        tags, _ = together(tags, 0.0, group)
+        scores |= tag_scores(tags)
     if floors is not None:
         scores["floor/mIoU"] = _majority(floors, samples, limit, metrics)
     test = {"mode": mode, "scales": list(scales), "flip": flip, "window": model.config.image_size}
-    return _evaluation("semantic", model, samples, scores, metrics.protocol(), test, seconds)
+    found = evaluation_of("semantic", model, samples, scores, metrics.protocol(), test, seconds)
+    return add_condition(found, config.condition, source)
 
 
 def evaluate_depth(
@@ -150,74 +133,18 @@ def evaluate_depth(
         )
     metrics = DepthMetrics(max_depth=model.config.max_depth, crop=crop)
     seconds = 0.0
-    for sample in _shared(samples, limit, group, progress):
+    for sample in shared_samples(samples, limit, group, progress):
         image, depth_m = sample.read()
         start = time.perf_counter()
         found = model(image, scene=samples.scenes[sample.scene], windows=windows, flip=flip)
         seconds += time.perf_counter() - start
         metrics.update(found.depth_m[None], depth_m[None])
-    metrics, seconds = _together(metrics, seconds, group)
+    metrics, seconds = together(metrics, seconds, group)
     scores = metrics.compute()
     if floors is not None:
         scores |= _mean_map(floors, samples, limit, DepthMetrics(max_depth=10.0, crop=crop))
     test = {"windows": windows or "as needed", "flip": flip, "window": model.config.image_size}
-    return _evaluation("depth", model, samples, scores, metrics.protocol(), test, seconds)
-
-
-def _shared(
-    samples: Any, limit: int | None, group: dist.ProcessGroup | None, progress: bool
-) -> Iterator[Any]:
-    """This process's share of the pictures."""
-    from tqdm import tqdm
-
-    check_counts(limit=limit)
-    rank, size = (0, 1) if group is None else (group.rank(), group.size())
-    places = range(min(len(samples), limit or len(samples)))[rank::size]
-    title = f"{samples.name} {samples.split}"
-    hidden = not progress or rank > 0
-    yield from (samples[i] for i in tqdm(places, desc=title, unit="image", disable=hidden))
-
-
-def _together(metrics: Any, seconds: float, group: dist.ProcessGroup | None) -> tuple[Any, float]:
-    """What all processes have counted, and their time, in the same order everywhere."""
-    if group is None:
-        return metrics, seconds
-    found: list[Any] = [None] * group.size()
-    dist.all_gather_object(found, (metrics, seconds), group=group)
-    total, spent = found[0]
-    for theirs, more in found[1:]:
-        total.merge(theirs)
-        spent += more
-    return total, spent
-
-
-def _evaluation(
-    task: str,
-    model: SemanticSegmenter | DepthEstimator,
-    samples: Any,
-    scores: dict[str, float],
-    scored: dict[str, Any],
-    test: dict[str, Any],
-    seconds: float,
-) -> DenseEvaluation:
-    config = model.config
-    images = int(scores["n"]) + int(scores.get("skipped", 0))
-    protocol = {
-        "task": task,
-        "noise": config.noise.to_dict(),
-        "preset": preset_name(config.noise),
-        "metrics": scored,
-        "test": test,
-        "text_adapter": config.text_adapter,
-        "image_norm": config.image_norm,
-        "attention": list(config.attention),
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "device": model.device.type,
-        "data": samples.name,
-        "split": samples.split,
-        "images": images,
-    }
-    return DenseEvaluation(scores, protocol, seconds / max(images, 1))
+    return evaluation_of("depth", model, samples, scores, metrics.protocol(), test, seconds)
 
 
 def _majority(train: Any, samples: Any, limit: int | None, like: SemanticMetrics) -> float:

@@ -6,7 +6,9 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
+
+from torch import nn
 
 from vpd.protocol import PRESETS, NoiseSpec
 from vpd.tasks.refer import ReferSegmenter
@@ -14,6 +16,8 @@ from vpd.tasks.refer_scores import Scores
 from vpd.tasks.samples import ReferSamples
 
 __all__ = ["COLUMNS", "Evaluation", "preset_name", "scored", "under"]
+
+M = TypeVar("M", bound=nn.Module)
 
 COLUMNS = ("P@0.5", "P@0.6", "P@0.7", "P@0.8", "P@0.9", "oIoU", "mIoU", "pick")
 
@@ -98,24 +102,25 @@ _FLOORS = {
 
 
 def under(
-    model: ReferSegmenter,
+    model: M,
     noise: NoiseSpec | None = None,
     *,
     image_norm: Literal["half", "none"] | None = None,
     text_adapter: bool | None = None,
     attn_t_ensemble: Sequence[int] | None = None,
-) -> ReferSegmenter:
-    """The same model, sharing its weights, under another noise protocol or with parts of what
-    surrounds the networks switched; None leaves a choice as it is."""
+) -> M:
+    """The same task model, sharing its weights, under another noise protocol or with parts of what
+    surrounds the networks switched; None leaves a choice as it is. ``attn_t_ensemble`` is referring
+    segmentation's alone."""
     chosen: dict[str, Any] = {
         "noise": noise,
         "image_norm": image_norm,
         "text_adapter": text_adapter,
         "attn_t_ensemble": None if attn_t_ensemble is None else tuple(attn_t_ensemble),
     }
-    twin = copy.copy(model)
-    twin.config = replace(model.config, **{k: v for k, v in chosen.items() if v is not None})
-    return twin
+    twin: Any = copy.copy(model)
+    twin.config = replace(twin.config, **{k: v for k, v in chosen.items() if v is not None})
+    return cast(M, twin)
 
 
 def scored(

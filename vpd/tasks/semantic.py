@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -14,10 +13,13 @@ from torch import Tensor
 from vpd._load import core
 from vpd.images import read_image, scaled
 from vpd.models.fpn import FPN, FPNConfig, SemanticFPNHead, SemanticFPNHeadConfig
-from vpd.models.unet import UNetOutput, feature_dims
+from vpd.models.unet import UNetOutput
 from vpd.models.uper_head import FCNHead, FCNHeadConfig, UperNetHead, UperNetHeadConfig
-from vpd.tasks.dense import DenseConfig, DenseModel, pad_to_multiple
+from vpd.tasks.conditioned import ConditionedModel
+from vpd.tasks.conditions import States
+from vpd.tasks.dense import pad_to_multiple
 from vpd.tasks.dense_results import SemanticResult
+from vpd.tasks.semantic_config import SemanticConfig
 from vpd.tasks.slide import slide_bands
 
 __all__ = ["SCALES", "SemanticConfig", "SemanticSegmenter"]
@@ -26,51 +28,17 @@ SCALES = (1.0, 1.125, 1.25, 1.375, 1.5)
 """Of VPD's multi-scale test; mmsegmentation's are 0.5, 0.75 ... 1.75."""
 
 
-@dataclass(frozen=True)
-class SemanticConfig(DenseConfig):
-    """A semantic segmenter; the defaults are VPD's on ADE20K, whose classes are not given here."""
-
-    attention: tuple[int, ...] = (2, 4)
-    classes: tuple[str, ...] = ()
-    """Names; a class's id is its place."""
-    texts: int | None = None
-    """How many embeddings condition the U-Net; None: one for each class."""
-    head: Literal["fpn", "uper"] = "fpn"
-    """Semantic FPN with its neck, or UperNet."""
-    channels: int = 256
-    """Width of the head: 256 for ``fpn``, 512 for ``uper``."""
-    auxiliary: bool = False
-    """Whether an FCN head on the second coarsest map trains beside the head."""
-    dropout: float = 0.1
-    image_size: int = 512
-    """Side of the square crops that it is trained on and of the windows of a sliding test."""
-    stride: int = 341
-    """Between windows."""
-    resize: Literal["keep_ratio", "none"] = "keep_ratio"
-    """How a picture comes to the test. ``keep_ratio``: its shorter side becomes ``image_size``, or
-    less where the longer one would exceed four times that. ``none``: as it is."""
-
-    def __post_init__(self) -> None:
-        if not self.classes:
-            raise ValueError("SemanticConfig.classes: expected at least one name, got none")
-        if not 0 < self.stride <= self.image_size:
-            raise ValueError(
-                f"SemanticConfig.stride must be in [1, image_size = {self.image_size}], got "
-                f"{self.stride}"
-            )
-
-
-class SemanticSegmenter(DenseModel[SemanticConfig]):
-    """Autoencoder, U-Net, text adapter and head, from a picture to the class of each pixel.
+class SemanticSegmenter(ConditionedModel[SemanticConfig]):
+    """Autoencoder, U-Net, what the U-Net is told (:mod:`vpd.tasks.conditions`) and head, from a
+    picture to the class of each pixel.
 
     ``model(image)`` takes what people have; ``model.logits(image)`` takes tensors and is what
-    trains. ``class_embeddings`` [K, C] holds one pooled text embedding for each class.
+    trains.
     """
 
     def __init__(self, config: SemanticConfig) -> None:
-        texts = len(config.classes) if config.texts is None else config.texts
-        super().__init__(config, texts)
-        dims = feature_dims(self.unet.feature_channels, texts, config.attention)
+        super().__init__(config)
+        dims = self.map_channels
         count = len(config.classes)
         self.neck = None
         self.head: SemanticFPNHead | UperNetHead
@@ -92,13 +60,6 @@ class SemanticSegmenter(DenseModel[SemanticConfig]):
         if config.auxiliary:
             self.aux_head = FCNHead(FCNHeadConfig(dims[2], count, dropout=config.dropout))
 
-    def features(self, latents: Tensor, states: Tensor | None = None) -> UNetOutput:
-        """The U-Net's features and maps for latents [B, C, h, w], under embeddings [K, C] or
-        [B, K, C] instead of the model's own."""
-        states = self.class_embeddings if states is None else states
-        states = states.to(self.dtype)
-        return self.attend(latents, self.context(states if states.dim() == 3 else states[None]))
-
     def scores(self, out: UNetOutput, *, generator: torch.Generator | None = None) -> Tensor:
         """Raw class scores [B, K, h, w] on the latent's own grid.
 
@@ -116,18 +77,22 @@ class SemanticSegmenter(DenseModel[SemanticConfig]):
             raise ValueError("this model has no auxiliary head: SemanticConfig(auxiliary=True)")
         return self.aux_head(self.pyramid(out), generator=generator)
 
-    def logits(self, image: Tensor, states: Tensor | None = None) -> Tensor:
+    def logits(
+        self, image: Tensor, states: Tensor | None = None, states_mask: Tensor | None = None
+    ) -> Tensor:
         """Raw head output at input size.
 
         Args:
             image: [B, 3, H, W] in [-1, 1]; any size: padded with zeros to what the networks take.
-            states: Embeddings [K, C] or [B, K, C]; the model's own if None.
+            states, states_mask: As :meth:`features` takes them.
 
         Returns:
             [B, num_classes, H, W]
         """
         padded = pad_to_multiple(image, self.config.multiple)
-        scores = self.scores(self.features(self.encode_image(padded), states))
+        latents = self.encode_image(padded)
+        out = self.features(latents, states, states_mask, seen=self.look(image))
+        scores = self.scores(out)
         size = (padded.shape[-2], padded.shape[-1])
         scores = F.interpolate(scores.float(), size, mode="bilinear", align_corners=False)
         return scores[..., : image.shape[-2], : image.shape[-1]]
@@ -136,6 +101,8 @@ class SemanticSegmenter(DenseModel[SemanticConfig]):
         self,
         image: Any,
         *,
+        words: Any = None,
+        states: Tensor | None = None,
         mode: Literal["slide", "whole"] = "slide",
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
@@ -146,6 +113,10 @@ class SemanticSegmenter(DenseModel[SemanticConfig]):
         Args:
             image: Path, PIL image, uint8 array HxWx3 (or grey, RGBA, 16 bit), float array or
                 tensor in [0, 1]; any size.
+            words: What is said about it, where ``config.condition`` takes that: a caption (""
+                if None), its tags (none), or, for ``oracle``, names or ids of the classes in its
+                label.
+            states: Instead of words, tokens [n, C] of them, such as embeddings of tags.
             mode: ``slide``: overlapping windows of the size that the model was trained on, whose
                 scores are averaged; ``whole``: in one piece.
             scales: Factors of the test size; probabilities are averaged over them (:data:`SCALES`).
@@ -156,7 +127,8 @@ class SemanticSegmenter(DenseModel[SemanticConfig]):
             A :class:`vpd.tasks.dense_results.SemanticResult` at the picture's own size.
 
         Raises:
-            ValueError, TypeError, OSError: A picture that cannot be read, or a choice out of range.
+            ValueError, TypeError, OSError: A picture that cannot be read, a choice out of range,
+                words where none are taken, or none for ``oracle``.
         """
         if mode not in ("slide", "whole"):
             raise ValueError(f"mode must be 'slide' or 'whole', got {mode!r}")
@@ -170,13 +142,26 @@ class SemanticSegmenter(DenseModel[SemanticConfig]):
         self.eval()
         try:
             with torch.inference_mode():
-                classes, chance = self._classes(picture, mode, tuple(scales), flip, batch)
+                told = self._states(words, states)
+                classes, chance = self._classes(picture, mode, tuple(scales), flip, batch, told)
         finally:
             self.train(training)
-        return SemanticResult(picture, classes.numpy(), chance.numpy(), self.config.classes)
+        return SemanticResult(
+            picture,
+            classes.numpy(),
+            chance.numpy(),
+            self.config.classes,
+            oracle=self.config.condition == "oracle",
+        )
 
     def _classes(
-        self, picture: np.ndarray, mode: str, scales: tuple[float, ...], flip: bool, batch: int
+        self,
+        picture: np.ndarray,
+        mode: str,
+        scales: tuple[float, ...],
+        flip: bool,
+        batch: int,
+        told: States,
     ) -> tuple[Tensor, Tensor]:
         """The class of each pixel and its probability, at the picture's size."""
         size = (picture.shape[0], picture.shape[1])
@@ -188,16 +173,16 @@ class SemanticSegmenter(DenseModel[SemanticConfig]):
                 # Nothing to be averaged or resized: scores never exist for more than some rows.
                 found = [
                     _classified([band], [False], (band.shape[1], size[1]), kind)
-                    for band in self._bands(pixels, batch)
+                    for band in self._bands(pixels, batch, told)
                 ]
                 classes, chance = (torch.cat(parts) for parts in zip(*found, strict=True))
                 return classes, chance
             for mirrored in (False, True) if flip else (False,):
                 seen = pixels.flip(-1) if mirrored else pixels
                 if mode == "slide":
-                    scores.append(torch.cat(list(self._bands(seen, batch)), dim=1))
+                    scores.append(torch.cat(list(self._bands(seen, batch, told)), dim=1))
                 else:
-                    scores.append(self._predict(seen)[0])
+                    scores.append(self._predict(seen, told)[0])
                 flipped.append(mirrored)
         return _classified(scores, flipped, size, kind)
 
@@ -209,14 +194,14 @@ class SemanticSegmenter(DenseModel[SemanticConfig]):
             factor *= min(4 * side / max(height, width), side / min(height, width))
         return scaled(picture, factor)
 
-    def _bands(self, pixels: Tensor, batch: int) -> Iterator[Tensor]:
+    def _bands(self, pixels: Tensor, batch: int, told: States) -> Iterator[Tensor]:
         """Class scores of a picture [1, 3, H, W] by sliding windows, float32 [K, rows, W] on the
         CPU, from top to bottom."""
         side, stride = self.config.image_size, self.config.stride
-        return slide_bands(pixels, self._predict, side, stride, batch)
+        return slide_bands(pixels, lambda seen: self._predict(seen, told), side, stride, batch)
 
-    def _predict(self, pixels: Tensor) -> Tensor:
-        return self.logits(pixels.to(self.device, self.dtype)).cpu()
+    def _predict(self, pixels: Tensor, told: States) -> Tensor:
+        return self.logits(pixels.to(self.device, self.dtype), *told).cpu()
 
 
 def _classified(

@@ -18,6 +18,7 @@ from vpd.data.files import atomic_write
 from vpd.nn import channels_last
 from vpd.tasks.depth import DepthConfig, DepthEstimator
 from vpd.tasks.foundation import Foundation, FoundationConfig
+from vpd.tasks.panoptic import PanopticConfig, PanopticSegmenter
 from vpd.tasks.refer import ReferConfig, ReferSegmenter
 from vpd.tasks.semantic import SemanticConfig, SemanticSegmenter
 from vpd.weights import read_state_dict, save_weights
@@ -30,6 +31,7 @@ _TASKS: dict[str, tuple[type, Callable[[Any], nn.Module]]] = {
     "foundation": (FoundationConfig, Foundation),
     "refer": (ReferConfig, ReferSegmenter),
     "semantic": (SemanticConfig, SemanticSegmenter),
+    "panoptic": (PanopticConfig, PanopticSegmenter),
     "depth": (DepthConfig, DepthEstimator),
 }
 
@@ -97,7 +99,7 @@ def read_config(name_or_path: str | Path) -> Any:
 
 
 def task_of(name_or_path: str | Path) -> str:
-    """What a model is for: ``refer``, ``semantic``, ``depth`` or ``foundation``."""
+    """What a model is for: ``refer``, ``semantic``, ``panoptic``, ``depth`` or ``foundation``."""
     return str(_read_info(find(name_or_path))["task"])
 
 

@@ -6,14 +6,15 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from vpd.data.dense import dense_samples
+from vpd.data.dense import DenseTask, dense_samples
 from vpd.data.tabletop.splits import cache_beside
-from vpd.train.dense_cache import cached_outputs
+from vpd.train.dense_cache import Said, cached_outputs, caches_outputs
 from vpd.train.dense_config import DenseData
+from vpd.train.dense_footprint import dense_footprint
 from vpd.train.dense_stream import Augment, StreamedTable
 from vpd.train.dense_table import DenseTable, ResidentTable, Target
 from vpd.train.dense_training import DenseRun, DenseTraining
@@ -35,16 +36,26 @@ log = logging.getLogger("vpd")
 class Recipe:
     """What a task brings to a run."""
 
-    task: Literal["semantic", "depth"]
-    build: Callable[[Any, Sequence[str]], Any]
-    """From a config and the names of classes or of types of scenes."""
+    task: DenseTask
+    build: Callable[[Any, Sequence[Any]], Any]
+    """From a config and the names of classes or of types of scenes, or ``kinds``."""
+    empty: Callable[[Any, Sequence[str]], Any]
+    """The same of names alone, without weights."""
     training: type[DenseTraining]
     target: Target
     augment: Callable[[Any, Any], Augment]
     """VPD's augmentation, of a config and a data set."""
+    words: Callable[[Any, Any], Callable[[Any], Any] | None]
+    """Of a config and a data set: from a sample to what the U-Net is told about it."""
+    present: Callable[[Any, Any], Callable[[Any], Any] | None] = lambda config, data: None
+    """The same, to the classes or segments in its label where they are needed besides."""
+    kinds: Callable[[Any], Sequence[Any]] | None = None
+    """From a data set: what ``build`` takes instead of its names."""
+    blank: type[DenseTraining] | None = None
+    """Stands for ``training`` where a step is only counted, on targets without values."""
 
 
-def samples(task: Literal["semantic", "depth"], data: DenseData, progress: bool = True) -> Any:
+def samples(task: DenseTask, data: DenseData, progress: bool = True) -> Any:
     """The pictures that are trained on and those that are scored.
 
     Raises:
@@ -53,6 +64,8 @@ def samples(task: Literal["semantic", "depth"], data: DenseData, progress: bool 
     """
     where: dict[str, Any] = {
         "root": data.root, "names": data.names, "workers": data.workers, "progress": progress,
+        "reduce_zero_label": data.reduce_zero_label, "units_per_metre": data.units_per_metre,
+        "scene": data.scene,
         "cache_dir": None if data.cache_dir is None else Path(data.cache_dir),
     }  # fmt: skip
     if data.name == "folder" and (data.val_images is None or data.val_targets is None):
@@ -66,7 +79,7 @@ def samples(task: Literal["semantic", "depth"], data: DenseData, progress: bool 
     )
     known, asked = _names(task, train), _names(task, val)
     strange = [name for name in asked if name not in known]
-    if strange or (task == "semantic" and known != asked):
+    if strange or (task != "depth" and known != asked):
         raise ValueError(
             f"{data.val_split} has {len(asked)} names ({', '.join((strange or asked)[:3])}, ...), "
             f"{data.split} has {len(known)} ({', '.join(known[:3])}, ...): expected the same"
@@ -75,7 +88,7 @@ def samples(task: Literal["semantic", "depth"], data: DenseData, progress: bool 
 
 
 def _names(task: str, data: Any) -> tuple[str, ...]:
-    return tuple(data.names if task == "semantic" else data.scenes)
+    return tuple(data.scenes if task == "depth" else data.names)
 
 
 def run(config: Any, recipe: Recipe) -> dict[str, float]:
@@ -99,7 +112,10 @@ def run(config: Any, recipe: Recipe) -> dict[str, float]:
     with first_in_turn():
         train, val = samples(recipe.task, config.data, config.progress)
     names = _names(recipe.task, train)
-    model = recipe.build(config, names)
+    said = _by_number(recipe.words(config, train), train)
+    labels = _by_number(recipe.present(config, train), train)
+    kinds = names if recipe.kinds is None else recipe.kinds(train)
+    model = recipe.build(config, kinds)
     hold_frozen(model, config)
     with first_in_turn():
         table = _table(config, recipe, model.to(device), train)
@@ -107,22 +123,23 @@ def run(config: Any, recipe: Recipe) -> dict[str, float]:
         steps = config.epochs * table.steps_per_epoch
         config = replace(config, loop=replace(config.loop, steps=steps))
     try:
-        cached = _cached(config, model, table)
-        module = recipe.training(config, DenseRun(model, table, val, cached))
-        log.info(
-            "%d pictures, %d steps of %d; %s",
-            len(train), config.loop.steps, config.loop.batch, _counts(model, module),
-        )  # fmt: skip
+        cached = _cached(config, model, table, said)
+        module = recipe.training(config, DenseRun(model, table, val, cached, said, labels))
+        log.info("%d pictures, %d steps of %d", len(train), config.loop.steps, config.loop.batch)
+        if shares.processes.first:
+            counted = recipe.blank or recipe.training
+            need = dense_footprint(config, recipe.empty, counted, names)
+            log.info("%s", need.table())
         fit(
             module, config.loop, Path(config.out), progress=config.progress,
             monitor=module.monitor if config.select == "best" else None, mode=module.mode,
         )  # fmt: skip
     finally:
         table.close()
-    if config.trains_unet and not config.weights:
-        start = recipe.build(config, names).to(device)
+    if config.trains_unet and config.keeps_time and not config.weights:
+        start = recipe.build(config, kinds).to(device)
         restore_time_path(model.unet, start.unet, model.config.noise.timestep)
-    restore_frozen(model, config, device, lambda own: recipe.build(own, names))
+    restore_frozen(model, config, device, lambda own: recipe.build(own, kinds))
     model.to(device)
     metrics = module.evaluate(config.data.final_limit, config.progress)
     if shares.processes.first:
@@ -143,27 +160,21 @@ def _table(config: Any, recipe: Recipe, model: Any, train: Any) -> DenseTable:
     )  # fmt: skip
 
 
-def _cached(config: Any, model: Any, table: DenseTable) -> CachedOutputs | None:
+def _by_number(words: Callable[[Any], Any] | None, train: Any) -> Said | None:
+    """Words about a sample as words about the number of a picture."""
+    return None if words is None else lambda picture: words(train[picture])
+
+
+def _cached(config: Any, model: Any, table: DenseTable, said: Said | None) -> CachedOutputs | None:
     """The U-Net's outputs for all that the run will draw, if they are the same in every epoch."""
-    trained = config.trains_unet or config.lora or config.text_adapter
-    if trained or config.feature_cache == "none" or not isinstance(table, ResidentTable):
+    if not caches_outputs(config) or not isinstance(table, ResidentTable):
         return None
     if table.fresh or not reproducible(model.config.noise):
         log.info("latents are drawn anew, so the U-Net's outputs are not cached")
         return None
     return cached_outputs(
-        model, table, config.loop.steps, cache_beside(config.data.cache_dir, "features"),
+        model, table, said, config.loop.steps, cache_beside(config.data.cache_dir, "features"),
         dtype=getattr(torch, config.feature_cache),
         bf16=resolve_precision(config.loop.precision) == "bf16-mixed",
         progress=config.progress,
     )  # fmt: skip
-
-
-def _counts(model: Any, module: DenseTraining) -> str:
-    """How many parameters there are, and how many of them train."""
-    whole = sum(parameter.numel() for parameter in model.parameters())
-    parts = [
-        f"{name} {sum(p.numel() for p in part.parameters()):,}"
-        for name, part in module.named_children()
-    ]
-    return f"{whole:,} parameters, of which train: {', '.join(parts)}"

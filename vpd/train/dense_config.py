@@ -6,15 +6,23 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from vpd.metrics.depth import DepthCrop
+from vpd.tasks.condition_config import check_choice
+from vpd.train.condition_fields import ConditionedTrainConfig, TaggingOptions
 from vpd.train.dense_fields import DenseData, DenseTrainConfig
 from vpd.train.loop import LoopConfig
 from vpd.train.schedules import ScheduleConfig
 
-__all__ = ["DenseData", "DenseTrainConfig", "DepthTrainConfig", "SemanticTrainConfig"]
+__all__ = [
+    "DenseData",
+    "DenseTrainConfig",
+    "DepthTrainConfig",
+    "SemanticTrainConfig",
+    "TaggingOptions",
+]
 
 
 @dataclass(frozen=True)
-class SemanticTrainConfig(DenseTrainConfig):
+class SemanticTrainConfig(ConditionedTrainConfig):
     """Everything that determines a trained semantic segmenter. Defaults train vpd-mini on
     Tabletop."""
 
@@ -26,16 +34,6 @@ class SemanticTrainConfig(DenseTrainConfig):
     )
     """VPD: 80,000 steps of 16, rate 8e-5 after a warm-up of 1,500 steps, weight decay 0.001,
     neither averaging nor clipping."""
-    text_prompts: Literal["classes", "empty"] = "classes"
-    """What conditions the U-Net: the names of all classes, or the empty sentence alone."""
-    attention: tuple[int, ...] = (2, 4)
-    """Strides on the latent grid whose maps the head sees, 1 being the finest; () for none."""
-    scale_maps: bool = True
-    """Multiply maps by the number of texts, so that they have the scale of features. VPD does
-    not."""
-    map_grad: Literal["detach", "full"] = "detach"
-    """Whether gradients pass from the head through the maps. VPD's published training: they do
-    not."""
     head: Literal["fpn", "uper"] = "fpn"
     """Semantic FPN with its neck, or UperNet."""
     channels: int = 64
@@ -62,13 +60,8 @@ class SemanticTrainConfig(DenseTrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, allowed in (
-            ("text_prompts", ("classes", "empty")),
-            ("head", ("fpn", "uper")),
-            ("average", ("all", "valid")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+        check_choice("head", self.head, ("fpn", "uper"))
+        check_choice("average", self.average, ("all", "valid"))
         if self.aux_weight < 0:
             raise ValueError(f"aux_weight must not be negative, got {self.aux_weight}")
 

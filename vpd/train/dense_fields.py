@@ -39,13 +39,20 @@ class DenseData:
     images: str | None = None
     """``folder``: pictures to train on."""
     targets: str | None = None
-    """``folder``: their masks, or depths in millimetres, under the same names."""
+    """``folder``: their masks, or depths, under the same names."""
     val_images: str | None = None
     """``folder``: pictures to score."""
     val_targets: str | None = None
     """``folder``: their masks or depths."""
     names: str | None = None
     """``folder`` with masks: text file with the name of a class in each line."""
+    reduce_zero_label: bool | None = None
+    """``folder`` with masks: stored values are class ids plus one, and 0 is no class. None: class
+    ids."""
+    units_per_metre: float | None = None
+    """``folder`` with depths: 256 for KITTI's files, 1 for metres. None: 1000, millimetres."""
+    scene: str | None = None
+    """``folder`` with depths: type of the scene of all pictures. None: room."""
     cache_dir: str | None = None
     """Where rendered scenes, latents and U-Net outputs are kept; default $VPD_CACHE or
     ~/.cache/vpd."""
@@ -108,6 +115,8 @@ class DenseTrainConfig:
     the end and saved. float16 is for networks that no gradient passes through."""
     unet_init: Literal["pretrained", "random"] = "pretrained"
     text_adapter: bool = True
+    """Embeddings of classes, or of types of scenes, pass through VPD's text adapter, which
+    trains."""
     image_norm: Literal["half", "none"] = "half"
     """``none``: leave the images in [0, 1] instead of [-1, 1]."""
     recompute: Recompute = "none"
@@ -115,9 +124,9 @@ class DenseTrainConfig:
     U-Net (see :attr:`vpd.UNet.recompute`)."""
     feature_cache: Literal["float16", "float32", "none"] = "float16"
     """How the U-Net's outputs are kept on disk where nothing that trains comes before them: with
-    ``freeze: unet``, ``text_adapter: false`` and without ``augment: full``. Each picture then goes
-    through the U-Net once and a step costs the head alone. With any other choice, or ``none``, the
-    U-Net runs in every step."""
+    ``freeze: unet``, without an adapter (``text_adapter: false``) and without ``augment: full``.
+    Each picture then goes through the U-Net once and a step costs the head alone. With any other
+    choice, or ``none``, the U-Net runs in every step."""
     eval_batch: int = 4
     """Windows of a pass when the model is scored; no score depends on it."""
     select: Literal["last", "best"] = "last"
@@ -135,12 +144,27 @@ class DenseTrainConfig:
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
         if self.crop < 1:
             raise ValueError(f"crop must be at least 1 pixel, got {self.crop}")
-        check_modes(self, {"text_adapter": self.text_adapter, "lora": self.lora is not None})
+        check_modes(self, {self.adapter_name: self.trains_adapter, "lora": self.lora is not None})
 
     @property
     def trains_unet(self) -> bool:
         """Whether the optimizer holds the U-Net's own weights."""
         return self.freeze == "none" and self.lora is None
+
+    @property
+    def trains_adapter(self) -> bool:
+        """Whether something that trains makes what the U-Net is told."""
+        return self.text_adapter
+
+    @property
+    def adapter_name(self) -> str:
+        """The field that decides that."""
+        return "text_adapter"
+
+    @property
+    def keeps_time(self) -> bool:
+        """Whether the U-Net is told the same time about all pictures."""
+        return True
 
     @property
     def frozen(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The models that trainings of semantic segmentation and of depth start from."""
+"""The models that trainings of segmentation and of depth start from."""
 
 from __future__ import annotations
 
@@ -10,22 +10,37 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from vpd.models.clip_image import CLIPImageConfig
 from vpd.models.clip_text import CLIPTextEncoder
+from vpd.models.tagging_adapter import TaggingAdapterConfig
 from vpd.nn import channels_last
 from vpd.tasks import store
-from vpd.tasks.class_texts import embed_classes, read_class_texts
+from vpd.tasks.class_texts import embed_classes, embed_sentences, read_class_texts
+from vpd.tasks.condition_config import ConditionedConfig
+from vpd.tasks.conditioned import ConditionedModel
+from vpd.tasks.conditions import CONDITIONS
 from vpd.tasks.dense import DenseModel
 from vpd.tasks.depth import DepthConfig, DepthEstimator
-from vpd.tasks.foundation import Foundation
+from vpd.tasks.foundation import Foundation, FoundationConfig
+from vpd.tasks.panoptic import PanopticConfig, PanopticSegmenter
 from vpd.tasks.semantic import SemanticConfig, SemanticSegmenter
 from vpd.tasks.sources import build_foundation
-from vpd.tokens import tokenize
+from vpd.train.condition_fields import ConditionedTrainConfig
 from vpd.train.dense_config import DenseTrainConfig, DepthTrainConfig, SemanticTrainConfig
+from vpd.train.panoptic_config import PanopticTrainConfig
 from vpd.weights import StateDict, load_weights, read_state_dict
 
-__all__ = ["build_depth", "build_semantic"]
+__all__ = [
+    "build_depth",
+    "build_panoptic",
+    "build_semantic",
+    "empty_depth",
+    "empty_panoptic",
+    "empty_semantic",
+]
 
 M = TypeVar("M", bound=DenseModel[Any])
+S = TypeVar("S", bound=ConditionedConfig)
 
 
 def build_semantic(config: SemanticTrainConfig, names: Sequence[str]) -> SemanticSegmenter:
@@ -37,25 +52,9 @@ def build_semantic(config: SemanticTrainConfig, names: Sequence[str]) -> Semanti
     """
     torch.manual_seed(config.seed)
     base, heads = _sources(config)
-    model = SemanticSegmenter(
-        SemanticConfig(
-            **_shared(config, base),
-            attention=config.attention,
-            map_scale=_count(config, names) if config.scale_maps else 1.0,
-            map_grad=config.map_grad,
-            classes=tuple(names),
-            texts=int(_count(config, names)),
-            head=config.head,
-            channels=config.channels,
-            auxiliary=config.auxiliary,
-            dropout=config.dropout,
-            stride=max(1, config.crop * 2 // 3),
-            resize=config.test_resize,
-        )
-    )
-    if config.text_prompts == "empty":
-        return _filled(model, config, base, _empty(base.text), heads)
-    return _filled(model, config, base, _texts(config, names, base.text), heads)
+    model = SemanticSegmenter(_semantic_shape(config, base.config, names))
+    _fill_condition(model, config, base, names)
+    return _filled(model, config, base, heads)
 
 
 def build_depth(config: DepthTrainConfig, scenes: Sequence[str]) -> DepthEstimator:
@@ -63,17 +62,43 @@ def build_depth(config: DepthTrainConfig, scenes: Sequence[str]) -> DepthEstimat
     :func:`build_semantic`."""
     torch.manual_seed(config.seed)
     base, heads = _sources(config)
-    model = DepthEstimator(
-        DepthConfig(
-            **_shared(config, base),
-            scenes=tuple(scenes),
-            max_depth=config.max_depth,
-            embed_dim=config.embed_dim,
-            num_filters=(config.num_filters,) * (len(base.config.vae.ch_mult) - 1),
-            norm_groups=config.norm_groups,
-        )
+    model = DepthEstimator(_depth_shape(config, base.config, scenes))
+    model.class_embeddings.copy_(_texts(config, scenes, base.text))
+    return _filled(model, config, base, heads)
+
+
+def build_panoptic(
+    config: PanopticTrainConfig, classes: Sequence[tuple[str, bool]]
+) -> PanopticSegmenter:
+    """The panoptic segmenter that a run starts from; raises as :func:`build_semantic`.
+
+    Args:
+        config: Of the run.
+        classes: Names, and whether they are things.
+    """
+    torch.manual_seed(config.seed)
+    base, heads = _sources(config)
+    model = PanopticSegmenter(_panoptic_shape(config, base.config, classes))
+    _fill_condition(model, config, base, model.config.classes)
+    return _filled(model, config, base, heads)
+
+
+def empty_semantic(config: SemanticTrainConfig, names: Sequence[str]) -> SemanticSegmenter:
+    """The segmenter of a run as it is, its weights apart: nothing is read but the foundation's
+    config."""
+    return SemanticSegmenter(_semantic_shape(config, _parts(config), names))
+
+
+def empty_panoptic(config: PanopticTrainConfig, names: Sequence[str]) -> PanopticSegmenter:
+    """As :func:`empty_semantic`, of panoptic segmentation."""
+    return PanopticSegmenter(
+        _panoptic_shape(config, _parts(config), [(name, True) for name in names])
     )
-    return _filled(model, config, base, _texts(config, scenes, base.text), heads)
+
+
+def empty_depth(config: DepthTrainConfig, scenes: Sequence[str]) -> DepthEstimator:
+    """As :func:`empty_semantic`, of depth."""
+    return DepthEstimator(_depth_shape(config, _parts(config), scenes))
 
 
 def _sources(config: DenseTrainConfig) -> tuple[Foundation, list[tuple[Path, StateDict]]]:
@@ -90,9 +115,124 @@ def _sources(config: DenseTrainConfig) -> tuple[Foundation, list[tuple[Path, Sta
     return build_foundation(files), heads
 
 
-def _shared(config: DenseTrainConfig, base: Foundation) -> dict[str, Any]:
+def _parts(config: DenseTrainConfig) -> FoundationConfig:
+    """Of the pre-trained networks."""
+    found = FoundationConfig() if config.weights else store.read_config(config.foundation)
+    if not isinstance(found, FoundationConfig):
+        raise ValueError(f"{config.foundation} is no foundation, its config is a {type(found)}")
+    return found
+
+
+def _semantic_shape(
+    config: SemanticTrainConfig, parts: FoundationConfig, names: Sequence[str]
+) -> SemanticConfig:
+    """A segmenter of these networks, with everything that the recipe decides."""
+    found = SemanticConfig(
+        **_conditioned(config, parts, names),
+        head=config.head,
+        channels=config.channels,
+        auxiliary=config.auxiliary,
+        dropout=config.dropout,
+        stride=max(1, config.crop * 2 // 3),
+        resize=config.test_resize,
+    )
+    return _with_scaled_maps(found, config)
+
+
+def _panoptic_shape(
+    config: PanopticTrainConfig, parts: FoundationConfig, classes: Sequence[tuple[str, bool]]
+) -> PanopticConfig:
+    """As :func:`_semantic_shape`, of panoptic segmentation."""
+    found = PanopticConfig(
+        **_conditioned(config, parts, [name for name, _ in classes]),
+        things=tuple(thing for _, thing in classes),
+        channels=config.channels,
+        num_queries=config.num_queries,
+        heads=config.heads,
+        encoder_layers=config.encoder_layers,
+        decoder_layers=config.decoder_layers,
+        norm_groups=config.norm_groups,
+        upsample_finest=config.upsample_finest,
+        max_size=config.max_size or round(2.5 * config.crop),
+        min_score=config.min_score,
+        min_overlap=config.min_overlap,
+    )
+    return _with_scaled_maps(found, config)
+
+
+def _conditioned(
+    config: ConditionedTrainConfig, parts: FoundationConfig, names: Sequence[str]
+) -> dict[str, Any]:
+    """Fields of the configs of both segmentations."""
+    return _shared(config, parts) | {
+        "attention": config.attention,
+        "map_grad": config.map_grad,
+        "classes": tuple(names),
+        "condition": config.condition,
+        "token_length": parts.token_length,
+        "text": parts.text if config.reads else None,
+        "image": _image(config, parts),
+        "captioner": config.captioner,
+        "tagging": _tagging(config, parts),
+        "tag_source": config.tagging.text,
+    }
+
+
+def _with_scaled_maps(found: S, config: ConditionedTrainConfig) -> S:
+    """Maps at the scale of features, if the recipe wants it so."""
+    tokens = CONDITIONS[config.condition](found).tokens
+    return replace(found, map_scale=float(tokens)) if config.scale_maps and tokens else found
+
+
+def _image(config: ConditionedTrainConfig, parts: FoundationConfig) -> CLIPImageConfig | None:
+    """The image encoder that a condition needs: the foundation's, or CLIP's."""
+    if not config.sees:
+        return None
+    if config.weights:
+        return getattr(CLIPImageConfig, config.image_encoder)()
+    if parts.clip is None:
+        raise ValueError(
+            f"condition={config.condition} needs a foundation with an image encoder, got "
+            f"{config.foundation} without"
+        )
+    return parts.clip.image
+
+
+def _tagging(
+    config: ConditionedTrainConfig, parts: FoundationConfig
+) -> TaggingAdapterConfig | None:
+    if config.condition != "tagging":
+        return None
+    own, width, image = config.tagging, parts.unet.context_dim, _image(config, parts)
+    return TaggingAdapterConfig(
+        dim=width,
+        text_dim=None if own.text == "none" else width,
+        image_dim=None if image is None else image.hidden_size,
+        queries=own.queries,
+        blocks=own.blocks,
+        heads=own.heads,
+        hidden=round(own.mlp_ratio * width),
+        single_cross=own.single_cross,
+        head_norm=own.head_norm,
+    )
+
+
+def _depth_shape(
+    config: DepthTrainConfig, parts: FoundationConfig, scenes: Sequence[str]
+) -> DepthConfig:
+    """As :func:`_semantic_shape`, of depth."""
+    return DepthConfig(
+        **_shared(config, parts),
+        scenes=tuple(scenes),
+        max_depth=config.max_depth,
+        embed_dim=config.embed_dim,
+        num_filters=(config.num_filters,) * (len(parts.vae.ch_mult) - 1),
+        norm_groups=config.norm_groups,
+    )
+
+
+def _shared(config: DenseTrainConfig, parts: FoundationConfig) -> dict[str, Any]:
     """Fields of both tasks' configs."""
-    parts = base.config
     return {
         "unet": parts.unet,
         "vae": replace(parts.vae, encode_only=True),
@@ -102,11 +242,6 @@ def _shared(config: DenseTrainConfig, base: Foundation) -> dict[str, Any]:
         "scale_factor": parts.scale_factor,
         "image_size": config.crop,
     }
-
-
-def _count(config: SemanticTrainConfig, names: Sequence[str]) -> float:
-    """How many texts condition the U-Net."""
-    return float(len(names)) if config.text_prompts == "classes" else 1.0
 
 
 def _texts(config: DenseTrainConfig, names: Sequence[str], text: CLIPTextEncoder) -> Tensor:
@@ -123,17 +258,32 @@ def _texts(config: DenseTrainConfig, names: Sequence[str], text: CLIPTextEncoder
 
 
 @torch.no_grad()
-def _empty(text: CLIPTextEncoder) -> Tensor:
-    """The embedding [1, C] of the empty sentence."""
-    ids = tokenize([""], length=text.config.max_position_embeddings).ids
-    return text(ids).pooled.float()
+def _fill_condition(
+    model: ConditionedModel[Any],
+    config: ConditionedTrainConfig,
+    base: Foundation,
+    names: Sequence[str],
+) -> None:
+    """Gives what the U-Net is told its pre-trained parts and embeddings, in place."""
+    buffers = dict(model.named_buffers(recurse=False))
+    if "class_embeddings" in buffers:
+        buffers["class_embeddings"].copy_(_texts(config, names, base.text))
+    if "empty_embedding" in buffers:
+        buffers["empty_embedding"].copy_(embed_sentences(base.text, [""]))
+    if "empty_states" in buffers:
+        buffers["empty_states"].copy_(base.encode_text([""])[0])
+    if config.reads:
+        model.text.load_state_dict(base.text.state_dict())
+    if config.sees and config.image_weights is not None:
+        load_weights(model.clip["image"], config.image_weights)
+    elif config.sees and base.clip is not None:
+        model.clip["image"].load_state_dict(base.clip.image.state_dict())
 
 
 def _filled(
     model: M,
     config: DenseTrainConfig,
     base: Foundation,
-    embeddings: Tensor,
     heads: list[tuple[Path, StateDict]],
 ) -> M:
     """The model with its pre-trained parts."""
@@ -141,7 +291,6 @@ def _filled(
     model.vae.load_state_dict({k: v for k, v in base.vae.state_dict().items() if k in encoder})
     if config.unet_init == "pretrained":
         model.unet.load_state_dict(base.unet.state_dict())
-    model.class_embeddings.copy_(embeddings)
     for path, tensors in heads:
         found = load_weights(model, tensors, strict=False)
         if found.mismatched:

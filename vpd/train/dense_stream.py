@@ -20,8 +20,9 @@ from vpd.tasks.dense import DenseModel, pad_to_multiple
 from vpd.train.dense_table import DenseBatch, Epochs
 from vpd.train.drawing import named_seed
 from vpd.train.picture_latents import draw_names, with_noise
+from vpd.train.sights import look_plainly
 
-__all__ = ["Augment", "Row", "StreamedTable", "augmented_depth", "augmented_label"]
+__all__ = ["Augment", "Row", "StreamedTable", "augmented_depth", "augmented_label", "pixels_of"]
 
 _AHEAD = 2  # steps
 
@@ -39,7 +40,7 @@ def augmented_label(augmentation: SemanticAugmentation, size: int) -> Augment:
         image, label = sample.read()
         image, label = augmentation(image, label, generator)
         square = (size, size)
-        return _pixels(image, size), torch.from_numpy(
+        return pixels_of(image, size), torch.from_numpy(
             pad_to(label, square, augmentation.ignore_index)
         )
 
@@ -55,12 +56,12 @@ def augmented_depth(augmentation: DepthAugmentation, size: int) -> Augment:
             image, depth_m = augmentation(image, depth_m, generator, number)
         except ValueError as error:
             raise ValueError(f"{sample.id}: {error}") from error
-        return _pixels(image, size), torch.from_numpy(depth_m)
+        return pixels_of(image, size), torch.from_numpy(depth_m)
 
     return augment
 
 
-def _pixels(image: NDArray[np.uint8], size: int) -> Tensor:
+def pixels_of(image: NDArray[np.uint8], size: int) -> Tensor:
     """[3, size, size] in [-1, 1], 0 (grey) where the picture does not reach."""
     pixels = in_range(image)
     return F.pad(pixels, (0, size - pixels.shape[2], 0, size - pixels.shape[1]))
@@ -68,7 +69,8 @@ def _pixels(image: NDArray[np.uint8], size: int) -> Tensor:
 
 class StreamedTable:
     """A training set on disk, changed by an augmentation drawn from (seed, step, place in the
-    batch): a resumed run and one of several processes see the same samples.
+    batch): a resumed run and one of several processes see the same samples. An image encoder, if
+    the model has one, sees the changed pictures.
 
     An epoch visits every picture once, in the order of :class:`Epochs`. The autoencoder runs in
     every step. Its noise protocol, if it has one, draws from the changed picture, or under
@@ -116,15 +118,15 @@ class StreamedTable:
         self._device = device
 
     def draw(self, step: int, part: slice = slice(None)) -> DenseBatch:
-        places, rows = self._places(part), self._epochs.rows(step)[0]
+        places, rows = self._places(part), self._epochs.rows(step)[0][part]
         loaded = self._load(step, places)
-        pixels = torch.stack([row[0] for row in loaded])
-        scenes = [getattr(self._samples[int(rows[place])], "scene", 0) for place in places]
+        pixels = torch.stack([row[0] for row in loaded]).to(self._device)
         return DenseBatch(
-            self._encode(step, places, pixels.to(self._device)),
+            self._encode(step, places, pixels),
             torch.stack([row[1] for row in loaded]).to(self._device),
-            torch.tensor(scenes, device=self._device),
-            rows[part],
+            rows.tolist(),
+            rows,
+            look_plainly(self._model, pixels) if self._model.sees else None,
         )
 
     def targets(self, step: int, part: slice = slice(None)) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 from vpd.tasks.dense import DenseModel
 from vpd.train.loop import Resident, step_generator
 from vpd.train.picture_latents import PictureLatents
+from vpd.train.sights import Sights
 
 __all__ = ["DenseBatch", "DenseTable", "Epochs", "ResidentTable", "Target", "depth_target", "label"]
 
@@ -24,9 +25,10 @@ __all__ = ["DenseBatch", "DenseTable", "Epochs", "ResidentTable", "Target", "dep
 @dataclass(frozen=True)
 class DenseBatch:
     latents: Tensor  # [B, C, h, w]
-    targets: Tensor  # [B, H, W]: uint8 or int64 classes, or float32 metres
-    scenes: Tensor  # int64 [B], the type of each picture's scene; 0 where there are none
-    views: Tensor  # int64 [B] on the CPU, which view of which picture each row is
+    targets: Tensor  # [B, H, W]: classes or numbers of segments, integers, or float32 metres
+    pictures: Sequence[int]  # B numbers, which picture each row is of
+    views: Tensor  # int64 [B] on the CPU, which view of it
+    seen: Tensor | None = None  # [B, ...], what an image encoder sees in it
 
 
 class DenseTable(Protocol):
@@ -73,8 +75,8 @@ class Epochs:
         return order[taken], luck[taken]
 
 
-Target = Callable[[NDArray[Any], int], Tensor]
-"""What a label map or a depth map is kept as, squashed to a square."""
+Target = Callable[[Any, int], Tensor]
+"""What a label map, a depth map or a label of segments is kept as, squashed to a square."""
 
 
 def label(stored: NDArray[Any], size: int) -> Tensor:
@@ -97,13 +99,14 @@ class ResidentTable:
     the number of a picture, or with ``flip`` twice that, plus 1 for its mirror image.
 
     Args:
-        model: Encodes the pictures, under its noise protocol.
+        model: Encodes the pictures, under its noise protocol; its image encoder, if it has one,
+            sees each of them once.
         samples: Labelled pictures, or pictures with depth.
         target: What their labels are kept as.
         batch: Rows of a batch.
         seed: Of order and mirroring.
         flip: Whether there are mirror images.
-        cache: Folder where latents are kept for other runs; None for none.
+        cache: Folder where latents, and what is seen, are kept for other runs; None for none.
         fresh: Draw the noise of the protocol anew in every step (:class:`PictureLatents`).
     """
 
@@ -127,7 +130,9 @@ class ResidentTable:
         self._latents = PictureLatents(
             model, pictures, seed, fresh=fresh, cache=cache, multiple=model.config.multiple
         )
-        self._scenes = torch.tensor([getattr(sample, "scene", 0) for sample in samples])
+        self._sights: Sights | None = None
+        if model.sees:
+            self._sights = Sights(model, pictures, cache)
         maps = [target(sample.read()[1], size) for sample in samples]
         self._data = Resident(targets=torch.stack(maps))
 
@@ -142,6 +147,8 @@ class ResidentTable:
     def to(self, device: torch.device) -> None:
         self._data.to(device)
         self._latents.to(device)
+        if self._sights is not None:
+            self._sights.to(device)
 
     def draw(self, step: int, part: slice = slice(None)) -> DenseBatch:
         views = self._drawn(step)[part]
@@ -150,8 +157,8 @@ class ResidentTable:
         else:
             latents = self._latents.kept(views)
         targets = self.targets(step, part)
-        scenes = self._scenes[views // self._views].to(targets.device)
-        return DenseBatch(latents, targets, scenes, views)
+        seen = None if self._sights is None else self._sights(views)
+        return DenseBatch(latents, targets, self.pictures(views), views, seen)
 
     def targets(self, step: int, part: slice = slice(None)) -> Tensor:
         data = self._data["targets"]
@@ -169,13 +176,16 @@ class ResidentTable:
         return torch.unique(torch.cat([self._drawn(step) for step in range(steps)]))
 
     def key(self, view: int) -> bytes:
-        """What a view is made of, pixels and type of scene, as a content key."""
-        scene = int(self._scenes[view // self._views])
-        return self._latents.keys[view] + scene.to_bytes(4, "little")
+        """What a view is made of, as a content key."""
+        return self._latents.keys[view]
 
-    def inputs(self, views: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents [B, C, h, w] of some views, and the types of their scenes, int64 [B]."""
-        return self._latents.kept(views), self._scenes[views // self._views]
+    def latents(self, views: Tensor) -> Tensor:
+        """[B, C, h, w] of some views."""
+        return self._latents.kept(views)
+
+    def pictures(self, views: Tensor) -> list[int]:
+        """The numbers of the pictures that they are views of."""
+        return [view // self._views for view in views.tolist()]
 
     def _drawn(self, step: int) -> Tensor:
         rows, luck = self._epochs.rows(step)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from vpd.models.unet import UNetOutput
 from vpd.nn import synchronize_batch_norm
-from vpd.train.dense_cache import features_of
+from vpd.tasks.dense import Context
+from vpd.train.dense_cache import Said, context_of
 from vpd.train.dense_config import DenseTrainConfig
 from vpd.train.dense_table import DenseBatch, DenseTable
 from vpd.train.distributed import group
@@ -29,10 +31,15 @@ class DenseRun:
     are averaged and saved in checkpoints. Copies of the training share it."""
 
     model: Any
-    """:class:`vpd.SemanticSegmenter` or :class:`vpd.DepthEstimator`."""
+    """:class:`vpd.SemanticSegmenter`, :class:`vpd.PanopticSegmenter` or
+    :class:`vpd.DepthEstimator`."""
     table: DenseTable | None = None
     val: Any = None
     cached: CachedOutputs | None = None
+    said: Said | None = None
+    """What the U-Net is told about a picture of the table."""
+    present: Callable[[int], Sequence[Any]] | None = None
+    """The classes in a picture's whole label; of panoptic segmentation, its segments."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> DenseRun:
         return self
@@ -52,7 +59,7 @@ class DenseTraining(PartsTraining):
     def __init__(self, config: DenseTrainConfig, run: DenseRun) -> None:
         super().__init__(config.loop.batch, config.loop.micro_batch)
         self.config, self.run = config, run
-        parts = {"unet": config.trains_unet, "adapter": config.text_adapter}
+        parts = {"unet": config.trains_unet, "adapter": config.trains_adapter}
         parts |= {name: getattr(run.model, name, None) is not None for name in _HEADS}
         own_parts(self, run.model, parts, config)
 
@@ -82,10 +89,18 @@ class DenseTraining(PartsTraining):
         self.table.to(self.device)
         synchronize_batch_norm(self.run.model, group())
 
-    def features(self, batch: DenseBatch) -> UNetOutput:
+    def context(self, batch: DenseBatch) -> Context | None:
+        """What the U-Net is told; None where what it answers is known."""
+        run = self.run
+        if run.cached is not None:
+            return None
+        return context_of(run.model, run.said, batch.pictures, batch.seen)
+
+    def features(self, batch: DenseBatch, context: Context | None = None) -> UNetOutput:
+        """The U-Net's output under a context, :meth:`context` if none is given."""
         if self.run.cached is not None:
             return self.run.cached(batch.views)
-        return features_of(self.run.model, batch.latents, batch.scenes)
+        return self.run.model.attend(batch.latents, context or self.context(batch))
 
     def validation_step(self, _: int) -> None:
         found = self.evaluate(self.config.data.val_limit)

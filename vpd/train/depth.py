@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -11,14 +12,14 @@ from vpd.losses import silog_loss
 from vpd.tasks.evaluate_dense import evaluate_depth
 from vpd.train.dense import Recipe, run
 from vpd.train.dense_config import DenseData, DepthTrainConfig
-from vpd.train.dense_model import build_depth
+from vpd.train.dense_model import build_depth, empty_depth
 from vpd.train.dense_stream import Augment, augmented_depth
 from vpd.train.dense_table import depth_target
 from vpd.train.dense_training import DenseTraining
 from vpd.train.distributed import group
 from vpd.train.groups import Rule, depth_rule
 
-__all__ = ["DenseData", "DepthTrainConfig", "DepthTraining", "train"]
+__all__ = ["RECIPE", "DenseData", "DepthTrainConfig", "DepthTraining", "train"]
 
 
 class DepthTraining(DenseTraining):
@@ -55,6 +56,7 @@ class DepthTraining(DenseTraining):
 
 def _augment(config: DepthTrainConfig, data: Any) -> Augment:
     augmentation = DepthAugmentation(
+        short_side=config.crop,  # as in the test; NYUv2's 480 x 640 stay as they are at crop 480
         crop=(config.crop, config.crop),
         cutdepth_cast=config.cutdepth_cast,
         max_depth_m=config.max_depth,
@@ -62,6 +64,13 @@ def _augment(config: DepthTrainConfig, data: Any) -> Augment:
     return augmented_depth(augmentation, config.crop)
 
 
+def _scene(config: DepthTrainConfig, data: Any) -> Callable[[Any], int]:
+    return lambda sample: int(sample.scene)
+
+
+RECIPE = Recipe("depth", build_depth, empty_depth, DepthTraining, depth_target, _augment, _scene)
+
+
 def train(config: DepthTrainConfig) -> dict[str, float]:
     """Trains a depth estimator: :func:`vpd.train.dense.run`."""
-    return run(config, Recipe("depth", build_depth, DepthTraining, depth_target, _augment))
+    return run(config, RECIPE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,13 +13,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from vpd.memory import LiveBytes
 from vpd.tasks.refer import ReferConfig, ReferSegmenter
 from vpd.train.frozen import hold_frozen
-from vpd.train.loop import resolve_precision
+from vpd.train.loop import LoopConfig, resolve_precision
 from vpd.train.refer_config import ReferTrainConfig
 from vpd.train.refer_model import empty_model
 from vpd.train.refer_table import Batch
 from vpd.train.refer_training import ReferTraining
 
-__all__ = ["Footprint", "Part", "footprint"]
+__all__ = ["Footprint", "Part", "counted", "footprint"]
 
 
 @dataclass(frozen=True)
@@ -79,26 +79,45 @@ def footprint(config: ReferTrainConfig) -> Footprint:
         hold_frozen(model, config)
         module = ReferTraining(model, config)
         batch = _batch(config, model.config)
-        bf16 = resolve_precision(config.loop.precision) == "bf16-mixed"
-        with (
-            LiveBytes([*model.parameters(), *model.buffers()]) as live,
-            torch.autocast("cpu", torch.bfloat16, enabled=bf16),
-        ):
-            for _ in range(2):  # the gradients of a step live until the next one's backward
-                _encode_anew(model, config, batch)
-                loss = module.loss(batch)
-                module.zero_grad()
-                torch.autograd.backward(loss)
-                del loss
-        gradients = _bytes(p for p in model.parameters() if p.requires_grad)
-        return Footprint(
-            parts=tuple(_part(name, part, module) for name, part in model.named_children()),
-            weights=_bytes([*model.parameters(), *model.buffers()]),
-            gradients=gradients,
-            optimizer=2 * _bytes(module.parameters()),  # AdamW's two moments
-            average=_bytes(module.state_dict().values()) if config.loop.ema is not None else 0,
-            step=live.peak - gradients,
-        )
+
+        def loss() -> Tensor:
+            _encode_anew(model, config, batch)
+            return module.loss(batch)
+
+        return counted(model, module, config.loop, loss)
+
+
+def counted(
+    model: nn.Module, module: nn.Module, loop: LoopConfig, loss: Callable[[], Tensor]
+) -> Footprint:
+    """What a training needs, from two of its steps without values: to be called under
+    ``FakeTensorMode``.
+
+    Args:
+        model: All networks.
+        module: The training; its parameters are those in the optimizer.
+        loop: Of its config.
+        loss: All that a step does up to the backward.
+    """
+    bf16 = resolve_precision(loop.precision) == "bf16-mixed"
+    with (
+        LiveBytes([*model.parameters(), *model.buffers()]) as live,
+        torch.autocast("cpu", torch.bfloat16, enabled=bf16),
+    ):
+        for _ in range(2):  # the gradients of a step live until the next one's backward
+            found = loss()
+            module.zero_grad()
+            torch.autograd.backward(found)
+            del found
+    gradients = _bytes(p for p in model.parameters() if p.requires_grad)
+    return Footprint(
+        parts=tuple(_part(name, part, module) for name, part in model.named_children()),
+        weights=_bytes([*model.parameters(), *model.buffers()]),
+        gradients=gradients,
+        optimizer=2 * _bytes(module.parameters()),  # AdamW's two moments
+        average=_bytes(module.state_dict().values()) if loop.ema is not None else 0,
+        step=live.peak - gradients,
+    )
 
 
 def _batch(config: ReferTrainConfig, model: ReferConfig) -> Batch:

@@ -61,7 +61,9 @@ def semantic_rule(named: Named, unet_factor: float, mmcv_key_quirk: bool) -> Rul
     undecayed = norms(named)
 
     def rule(name: str, parameter: nn.Parameter) -> tuple[float, bool]:
-        return (unet_factor if _of_unet(name) else 1.0), name not in undecayed
+        # A single number, such as the scale of cosines, is no matrix that decay keeps small.
+        decays = name not in undecayed and parameter.dim() > 0
+        return (unet_factor if _of_unet(name) else 1.0), decays
 
     return rule
 

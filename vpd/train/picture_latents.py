@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +21,8 @@ from vpd.tasks.refer import ReferSegmenter
 from vpd.train.row_store import RowStore, digest
 
 __all__ = [
-    "Encoder", "PictureLatents", "draw_names", "latents_name", "reproducible", "with_noise",
+    "Encoder", "PictureLatents", "draw_names", "encode_once", "latents_name", "reproducible",
+    "squashed", "with_noise",
 ]  # fmt: skip
 
 Encoder = ReferSegmenter | DenseModel[Any]
@@ -162,33 +164,56 @@ class PictureLatents:
         store = None
         if cache is not None and all(map(reproducible, model.config.noises)):
             store = RowStore(cache / latents_name(model))
-        parts: list[Tensor] = []
-        chunk: list[np.ndarray] = []
 
         def encode(chosen: Sequence[np.ndarray]) -> Tensor:
-            return _encode(model, chosen, self._multiple).half().cpu()
+            return _encode(model, chosen, self._multiple)
 
-        def finish_chunk() -> None:
-            keys = [_content(picture) for picture in chunk]
-            self.keys.extend(keys)
-            if store is None:
-                parts.append(encode(chunk))
-            else:
-                absent = {key: p for key, p in zip(keys, chunk, strict=True) if key not in store}
-                if absent:
-                    store.add(list(absent), [encode(list(absent.values()))])
-                parts.append(store.read(keys)[0].half())
-            chunk.clear()
+        self.keys, found = encode_once(pictures, encode, store)
+        return found
 
-        for picture in pictures:
-            chunk.append(picture)
-            if len(chunk) == _ENCODED:
-                finish_chunk()
-        if chunk:
-            finish_chunk()
-        if store is not None:
-            store.flush()
-        return torch.cat(parts)
+
+def encode_once(
+    pictures: Iterable[np.ndarray],
+    encode: Callable[[Sequence[np.ndarray]], Tensor],
+    store: RowStore | None,
+) -> tuple[list[bytes], Tensor]:
+    """What a frozen network makes of pictures.
+
+    Args:
+        pictures: uint8 [H, W, 3] images, read once.
+        encode: From some of them to a row for each.
+        store: Rows of before, and of others; None: all are computed.
+
+    Returns:
+        The content key of each picture; float16 [N, ...] on the CPU.
+    """
+    keys: list[bytes] = []
+    parts: list[Tensor] = []
+    for chunk in _batched(pictures, _ENCODED):
+        own = [_content(picture) for picture in chunk]
+        keys += own
+        if store is None:
+            parts.append(encode(chunk).half().cpu())
+            continue
+        absent = {key: p for key, p in zip(own, chunk, strict=True) if key not in store}
+        if absent:
+            store.add(list(absent), [encode(list(absent.values())).half().cpu()])
+        parts.append(store.read(own)[0].half())
+    if store is not None:
+        store.flush()
+    return keys, torch.cat(parts)
+
+
+def _batched(pictures: Iterable[np.ndarray], count: int) -> Iterator[list[np.ndarray]]:
+    """So many at a time."""
+    left = iter(pictures)
+    while chunk := list(islice(left, count)):
+        yield chunk
+
+
+def squashed(pictures: Sequence[np.ndarray], size: int) -> Tensor:
+    """Pictures as a model of that input size sees them, [B, 3, size, size] in [-1, 1]."""
+    return torch.cat([to_network(picture, size) for picture in pictures])
 
 
 def _encode(
@@ -198,8 +223,7 @@ def _encode(
     keys: Sequence[str] | None = None,
 ) -> Tensor:
     size = model.config.image_size
-    squashed = torch.cat([to_network(picture, size) for picture in pictures])
-    pixels = pad_to_multiple(squashed, multiple)
+    pixels = pad_to_multiple(squashed(pictures, size), multiple)
     with torch.no_grad():
         return model.encode_image(pixels.to(model.device), keys)
 

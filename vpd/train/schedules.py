@@ -29,6 +29,8 @@ class ScheduleConfig:
     """``multi_step``: shares of the steps after which the rate drops."""
     gamma: float = 0.1
     """``multi_step``: factor of each drop."""
+    warmup_from: float = 1e-6
+    """Factor at the beginning of the warm-up. ODISE: 0.067."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("poly", "triangle", "multi_step"):
@@ -40,6 +42,8 @@ class ScheduleConfig:
                 "schedule needs power > 0, least in [0, 1] and rise in (0, 1], got "
                 f"{self.power}, {self.least} and {self.rise}"
             )
+        if not 0 <= self.warmup_from <= 1:
+            raise ValueError(f"schedule.warmup_from must be in [0, 1], got {self.warmup_from}")
         if any(not 0 < share < 1 for share in self.milestones):
             raise ValueError(
                 f"schedule.milestones must be shares in (0, 1), got {list(self.milestones)}"
@@ -59,7 +63,7 @@ class ScheduleConfig:
             found = triangle(step, self.rise * total, self.power, self.least)
         else:
             found = multi_step(step, [share * total for share in self.milestones], self.gamma)
-        return warmed_up(found, step, warmup)
+        return warmed_up(found, step, warmup, self.warmup_from)
 
 
 def poly(step: int, total: int, power: float = 1.0, least: float = 0.0) -> float:

@@ -10,20 +10,21 @@ from torch import Tensor
 from vpd.data.augment import SemanticAugmentation
 from vpd.losses import segmentation_sums
 from vpd.tasks.evaluate_dense import evaluate_semantic
+from vpd.train.conditioned import ConditionedTraining, present_classes, said_words
 from vpd.train.dense import Recipe, run
 from vpd.train.dense_config import DenseData, SemanticTrainConfig
-from vpd.train.dense_model import build_semantic
+from vpd.train.dense_model import build_semantic, empty_semantic
 from vpd.train.dense_stream import Augment, augmented_label
-from vpd.train.dense_table import label
-from vpd.train.dense_training import DenseRun, DenseTraining
+from vpd.train.dense_table import DenseBatch, label
+from vpd.train.dense_training import DenseRun
 from vpd.train.distributed import group, total
 from vpd.train.drawing import named_generator
 from vpd.train.groups import Rule, semantic_rule
 
-__all__ = ["DenseData", "SemanticTrainConfig", "SemanticTraining", "train"]
+__all__ = ["RECIPE", "DenseData", "SemanticTrainConfig", "SemanticTraining", "train"]
 
 
-class SemanticTraining(DenseTraining):
+class SemanticTraining(ConditionedTraining):
     """Cross-entropy of every pixel that has a class, and that of the auxiliary head if there is
     one."""
 
@@ -38,7 +39,8 @@ class SemanticTraining(DenseTraining):
     def losses(self, step: int, rows: slice) -> dict[str, Tensor]:
         config, model = self.config, self.run.model
         batch = self.table.draw(step, rows)
-        out = self.features(batch)
+        context = self.context(batch)
+        out = self.features(batch, context)
         # Dropout of some rows of a step is the same whenever, and by whomever, they are computed.
         first = rows.indices(config.loop.batch)[0]
         generator = named_generator(self.device, "dropout", config.seed, step, first)
@@ -50,12 +52,23 @@ class SemanticTraining(DenseTraining):
             scores = model.aux_scores(out, generator=generator)
             extra = segmentation_sums(scores, batch.targets, ignore_index=self._ignored)
             loss = loss + config.aux_weight * extra.cross_entropy / pixels
-        return {"loss": loss, "correct": found.correct, "valid": found.valid}
+        tags = self.tag_sums(context, batch)
+        if tags:
+            loss = loss + config.tag_weight * tags["tag_loss"]
+        return {"loss": loss, "correct": found.correct, "valid": found.valid, **tags}
+
+    def seen_classes(self, batch: DenseBatch) -> Tensor:
+        count = len(self.run.model.config.classes)
+        found = torch.zeros(len(batch.targets), count + 1, dtype=torch.bool, device=self.device)
+        labels = batch.targets.flatten(1).long()
+        labels = labels.masked_fill(labels == self._ignored, count)  # into a column of their own
+        return found.scatter_(1, labels, True)[:, :count]
 
     def logged(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The loss, and the share of the pixels with a class that are right, in percent."""
+        """The loss, and the share of the pixels with a class that are right, in percent; of a
+        tagging adapter, its own loss and the F1 score of all its decisions."""
         share = 100.0 * sums["correct"] / sums["valid"].clamp(min=1)
-        return {"loss": sums["loss"], "accuracy": share}
+        return {"loss": sums["loss"], "accuracy": share} | self.tag_scores(sums)
 
     def _pixels(self, step: int, targets: Tensor) -> float:
         """What the whole batch's cross-entropy is divided by."""
@@ -80,6 +93,7 @@ class SemanticTraining(DenseTraining):
         return evaluate_semantic(
             self.scored,
             self.run.val,
+            words=self.config.words,
             batch=self.config.eval_batch,
             limit=limit,
             progress=progress,
@@ -97,6 +111,12 @@ def _augment(config: SemanticTrainConfig, data: Any) -> Augment:
     return augmented_label(augmentation, config.crop)
 
 
+RECIPE = Recipe(
+    "semantic", build_semantic, empty_semantic, SemanticTraining, label, _augment, said_words,
+    present_classes,
+)  # fmt: skip
+
+
 def train(config: SemanticTrainConfig) -> dict[str, float]:
     """Trains a semantic segmenter: :func:`vpd.train.dense.run`."""
-    return run(config, Recipe("semantic", build_semantic, SemanticTraining, label, _augment))
+    return run(config, RECIPE)

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = ["course", "draw", "read_rows", "summary", "table", "write_results"]
 
-_DIGITS = {"refer": 2, "semantic": 2, "depth": 4}  # of percentages; of fractions and metres
+_DIGITS = {
+    "refer": 2,
+    "semantic": 2,
+    "panoptic": 2,
+    "depth": 4,
+}  # of percentages; of fractions and metres
 
 
 def read_rows(config: SweepConfig, cells: Iterable[Cell]) -> list[dict[str, Any]]:

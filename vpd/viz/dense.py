@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,16 +18,18 @@ if TYPE_CHECKING:
     from vpd.tasks.dense_results import DepthResult, SemanticResult
 
 __all__ = [
+    "blend",
     "class_colors",
     "depth_colors",
     "depth_figure",
+    "legend",
     "palette",
     "save_depth",
     "save_semantic",
     "semantic_figure",
 ]
 
-_NAMED = 24  # classes that a figure names
+_NAMED = 24  # classes or segments that a figure names
 
 
 def palette(count: int) -> RGB:
@@ -57,7 +60,7 @@ def semantic_figure(result: SemanticResult) -> Picture:
     colors = palette(len(result.names))
     size = image.shape[:2]
     shown = class_colors(_nearest(result.classes, size), len(result.names))
-    mixed = (0.45 * image + 0.55 * shown).round().astype(np.uint8)
+    mixed = blend(image, shown)
     sure = colorize(shrink(result.probability), 0.0, 1.0, "inferno")
     bands = [
         Band(
@@ -70,13 +73,22 @@ def semantic_figure(result: SemanticResult) -> Picture:
         )
     ]
     ids = {name: i for i, name in enumerate(result.names)}
-    found = list(result.shares.items())[:_NAMED]
-    patches = [
-        Panel(np.full((24, 64, 3), colors[ids[name]], np.uint8), f"{name} {share:.0%}")
-        for name, share in found
-    ]
-    bands += [Band(patches[i : i + 8], columns=8) for i in range(0, len(patches), 8)]
+    found = result.shares.items()
+    bands += legend([(f"{name} {share:.0%}", colors[ids[name]]) for name, share in found])
     return page(bands, columns=4)
+
+
+def blend(image: RGB, shown: RGB) -> RGB:
+    """Colours over an image, both uint8 [H, W, 3]."""
+    return (0.45 * image + 0.55 * shown).round().astype(np.uint8)
+
+
+def legend(rows: Sequence[tuple[str, NDArray[np.uint8]]]) -> list[Band]:
+    """Patches of colour with what they stand for, as many as a figure names."""
+    patches = [
+        Panel(np.full((24, 64, 3), color, np.uint8), title) for title, color in rows[:_NAMED]
+    ]
+    return [Band(patches[i : i + 8], columns=8) for i in range(0, len(patches), 8)]
 
 
 def depth_figure(result: DepthResult) -> Picture:

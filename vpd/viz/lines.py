@@ -10,10 +10,10 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from vpd.viz.page import Picture
 
-__all__ = ["Line", "lines_figure"]
+__all__ = ["COLORS", "Line", "lines_figure"]
 
 # Okabe and Ito's palette: told apart with every kind of colour vision.
-_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _STYLES = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))
 
 
@@ -58,7 +58,7 @@ def lines_figure(
             line.y,
             yerr=line.spread if any(line.spread) else None,
             label=line.label,
-            color=_COLORS[line.color % len(_COLORS)],
+            color=COLORS[line.color % len(COLORS)],
             linestyle=dash,
             marker=marker,
             markersize=4,

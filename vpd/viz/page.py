@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vpd.data.files import atomic_write
 
-__all__ = ["Band", "Panel", "Picture", "page"]
+__all__ = ["Band", "Panel", "Picture", "clipped", "page", "printable"]
 
 _MARGIN, _GAP = 0.14, 0.09
 _HEADING_PT, _TITLE_PT = 9.5, 8.0
@@ -116,7 +116,7 @@ def page(bands: Sequence[Band], *, columns: int | None = None, width_in: float =
         for index, panel in enumerate(band.panels):
             x = left + index * (cell + _GAP)
             if title:
-                text = _clipped(panel.title, cell, _TITLE_PT)
+                text = clipped(panel.title, cell, _TITLE_PT)
                 put(
                     x + cell / 2, base - 0.04, text, _TITLE_PT, va="bottom", ha="center", color=_INK
                 )
@@ -147,15 +147,16 @@ def _letters(width_in: float, points: float) -> int:
 
 def _wrapped(text: str, width_in: float) -> str:
     fits = _letters(width_in, _HEADING_PT)
-    return "\n".join(textwrap.wrap(_printable(text), fits, max_lines=3, placeholder=" …"))
+    return "\n".join(textwrap.wrap(printable(text), fits, max_lines=3, placeholder=" …"))
 
 
-def _clipped(text: str, width_in: float, points: float) -> str:
-    text, fits = _printable(text), _letters(width_in, points)
+def clipped(text: str, width_in: float, points: float) -> str:
+    """The beginning of a text that fits, as :func:`printable`."""
+    text, fits = printable(text), _letters(width_in, points)
     return text if len(text) <= fits else text[: fits - 1] + "…"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """The text with a box for what the font cannot draw."""
     glyphs = _glyphs()
     return "".join(c if ord(c) in glyphs or c.isspace() else "□" for c in text)

@@ -15,7 +15,7 @@ The world is frozen: pictures, grammar and splits of VERSION never change.
 from vpd.data.tabletop.captions import TAGS, caption, captions, tags
 from vpd.data.tabletop.expressions import KINDS, Expression, expressions, floors
 from vpd.data.tabletop.phrases import WORDS, head_attributes
-from vpd.data.tabletop.pictures import SCENES, depth, semantic
+from vpd.data.tabletop.pictures import SCENES, THINGS, depth, panoptic, semantic
 from vpd.data.tabletop.render import Scene, SceneObject, render
 from vpd.data.tabletop.sampling import sample_scene
 from vpd.data.tabletop.spec import (
@@ -55,6 +55,7 @@ __all__ = [
     "SPLITS",
     "TAGS",
     "TARGET_PX",
+    "THINGS",
     "VERSION",
     "VISIBLE_PX",
     "WORDS",
@@ -77,6 +78,7 @@ __all__ = [
     "floors",
     "head_attributes",
     "load_split",
+    "panoptic",
     "render",
     "sample_scene",
     "semantic",

@@ -1,6 +1,6 @@
 """Writes Tabletop in the REFER layout, so that the readers of real data sets read it too.
 
-`vpd.data.tabletop.picture_layouts` writes labels and depth in theirs.
+`vpd.data.tabletop.picture_layouts` writes labels and depth in theirs, `panoptic_layouts` segments.
 """
 
 import json
@@ -15,7 +15,9 @@ from vpd.data.files import atomic_write, write_png
 from vpd.data.masks import encode_mask, mask_box
 from vpd.data.pair_check import PairsReport, check_pairs
 from vpd.data.tabletop.expressions import Expression
+from vpd.data.tabletop.panoptic_layouts import write_ade20k_panoptic, write_coco_panoptic
 from vpd.data.tabletop.picture_layouts import (
+    USUAL_SPLITS,
     labelled_sizes,
     write_ade20k,
     write_nyuv2,
@@ -24,13 +26,12 @@ from vpd.data.tabletop.picture_layouts import (
 from vpd.data.tabletop.spec import IMAGE_SIZE, SHAPES, VERSION, VISIBLE_PX
 from vpd.data.tabletop.splits import TabletopSplit, expressions_for, load_split
 
-REFER_SPLITS = ("train", "val", "test")
 _CATEGORY = {shape: i for i, shape in enumerate(SHAPES, start=1)}
 
 
 def make_tabletop(
     root: str | os.PathLike[str],
-    splits: Iterable[str] = REFER_SPLITS,
+    splits: Iterable[str] = USUAL_SPLITS,
     counts: Mapping[str, int] | None = None,
     *,
     layout: str = "refer",
@@ -41,13 +42,20 @@ def make_tabletop(
     """Writes the data set and checks it like any other.
 
     Args:
-        layout: "refer" (sentences and masks, see `write_refer`), "ade20k" (semantic labels) or
-            "nyuv2" (depth; see `vpd.data.tabletop.picture_layouts`).
+        layout: "refer" (sentences and masks, see `write_refer`), "ade20k" (semantic labels),
+            "nyuv2" (depth; see `vpd.data.tabletop.picture_layouts`), "coco-panoptic" or
+            "ade20k-panoptic" (segments; see `vpd.data.tabletop.panoptic_layouts`).
 
     Raises:
         ValueError: on another layout, an unknown split or a count out of range.
     """
-    writers = {"refer": write_refer, "ade20k": write_ade20k, "nyuv2": write_nyuv2}
+    writers = {
+        "refer": write_refer,
+        "ade20k": write_ade20k,
+        "nyuv2": write_nyuv2,
+        "coco-panoptic": write_coco_panoptic,
+        "ade20k-panoptic": write_ade20k_panoptic,
+    }
     if layout not in writers:
         raise ValueError(f"layout must be one of {', '.join(writers)}, got {layout!r}")
     writers[layout](root, splits, counts, cache_dir=cache_dir, workers=workers, progress=progress)
@@ -56,7 +64,7 @@ def make_tabletop(
 
 def write_refer(
     root: str | os.PathLike[str],
-    splits: Iterable[str] = REFER_SPLITS,
+    splits: Iterable[str] = USUAL_SPLITS,
     counts: Mapping[str, int] | None = None,
     *,
     cache_dir: str | os.PathLike[str] | None = None,

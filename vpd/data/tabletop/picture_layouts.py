@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from vpd.data.files import atomic_write, write_png, write_texts
 from vpd.data.pairs import folders_in
+from vpd.data.semantic import ADE_FOLDERS
 from vpd.data.tabletop.pictures import SCENES, semantic
 from vpd.data.tabletop.spec import CLASSES, VERSION
 from vpd.data.tabletop.splits import SPLITS, TabletopSplit, load_split
 
-_SPLITS = ("train", "val", "test")
-_ADE_FOLDERS = {"train": "training", "val": "validation"}
+USUAL_SPLITS = ("train", "val", "test")
 _NOTE = "tabletop.json"
 # Of one scene of a split: a file to write, and what it shows.
 Files = Callable[[TabletopSplit, int], Iterator[tuple[Path, Callable[[], NDArray[Any]]]]]
@@ -29,7 +29,7 @@ Files = Callable[[TabletopSplit, int], Iterator[tuple[Path, Callable[[], NDArray
 
 def write_ade20k(
     root: str | os.PathLike[str],
-    splits: Iterable[str] = _SPLITS,
+    splits: Iterable[str] = USUAL_SPLITS,
     counts: Mapping[str, int] | None = None,
     *,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -52,19 +52,25 @@ def write_ade20k(
     base = Path(root) / "ADEChallengeData2016"
 
     def files(split: TabletopSplit, i: int) -> Iterator[tuple[Path, Callable[[], NDArray[Any]]]]:
-        folder = _ADE_FOLDERS.get(split.name, split.name)
-        name = f"ADE_{split.name}_{split.seeds[i]:08d}.png"
+        folder, name = ade_place(split, i)
         label = semantic(split)[i].read_label
         yield base / "annotations" / folder / name, lambda: label() + np.uint8(1)
         yield base / "images" / folder / name, lambda: split.images[i]
 
     texts = {"classes.txt": "".join(f"{name}\n" for name in CLASSES)}
-    _write(base, labelled_sizes(splits, counts), texts, files, False, cache_dir, workers, progress)
+    sizes = labelled_sizes(splits, counts)
+    write_scenes(base, sizes, texts, files, False, cache_dir, workers, progress)
+
+
+def ade_place(split: TabletopSplit, i: int) -> tuple[str, str]:
+    """Folder and name of a scene's files in ADE20K's layout."""
+    folder = ADE_FOLDERS.get(split.name, split.name)
+    return folder, f"ADE_{split.name}_{split.seeds[i]:08d}.png"
 
 
 def write_nyuv2(
     root: str | os.PathLike[str],
-    splits: Iterable[str] = _SPLITS,
+    splits: Iterable[str] = USUAL_SPLITS,
     counts: Mapping[str, int] | None = None,
     *,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -86,7 +92,8 @@ def write_nyuv2(
         yield folder / f"rgb_{split.seeds[i]:05d}.png", lambda: split.images[i]
 
     texts = {"scenes.txt": "".join(f"{name}\n" for name in SCENES)}
-    _write(base, labelled_sizes(splits, counts), texts, files, True, cache_dir, workers, progress)
+    sizes = labelled_sizes(splits, counts)
+    write_scenes(base, sizes, texts, files, True, cache_dir, workers, progress)
 
 
 def labelled_sizes(splits: Iterable[str], counts: Mapping[str, int] | None) -> dict[str, int]:
@@ -128,7 +135,7 @@ def written_sizes(path: Path, info_of: Callable[[Any], Any]) -> dict[str, int]:
     return sizes
 
 
-def _write(
+def write_scenes(
     base: Path,
     sizes: Mapping[str, int],
     texts: Mapping[str, str],
@@ -137,7 +144,20 @@ def _write(
     cache_dir: str | os.PathLike[str] | None,
     workers: int | None,
     progress: bool,
+    finish: Callable[[TabletopSplit], None] | None = None,
 ) -> None:
+    """Writes the pictures of scenes below `base`, and notes the splits in `tabletop.json`.
+
+    Args:
+        sizes: scenes of each split; those that an earlier call wrote stay.
+        texts: small files by name that say which data set this is.
+        files: what is written of a scene.
+        depth: whether that needs depth.
+        finish: what is done with each split at last, as many scenes of it as are written.
+
+    Raises:
+        ValueError: if the folder holds another data set.
+    """
     from tqdm.auto import tqdm
 
     before = written_sizes(base / _NOTE, lambda note: note)
@@ -149,14 +169,16 @@ def _write(
                 "write to another folder"
             )
     write_texts(base, texts)
-    for name, count in sizes.items():
+    whole = {**before, **{name: max(n, before.get(name, 0)) for name, n in sizes.items()}}
+    for name in sizes:
         where: dict[str, Any] = {"depth": depth, "progress": progress}
-        split = load_split(name, cache_dir, workers, limit=count, **where)
+        split = load_split(name, cache_dir, workers, limit=whole[name], **where)
         for i in tqdm(range(len(split)), desc=f"writing {name}", disable=not progress):
             for path, pixels in files(split, i):
                 if not path.exists():
                     write_png(path, pixels())
-    whole = {**before, **{name: max(n, before.get(name, 0)) for name, n in sizes.items()}}
+        if finish is not None:
+            finish(split)
     note = {"version": VERSION, "splits": dict(sorted(whole.items()))}
     with atomic_write(base / _NOTE) as file:
         file.write(json.dumps(note).encode())

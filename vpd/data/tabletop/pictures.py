@@ -1,6 +1,6 @@
-"""Tabletop's scenes as samples of semantic segmentation and of depth, without a disk.
+"""Tabletop's scenes as samples of semantic and panoptic segmentation and of depth, without a disk.
 
-They have the interface of `vpd.data.SemanticDataset` and `vpd.data.DepthDataset`.
+They have the interface of `vpd.data.SemanticDataset`, `PanopticDataset` and `DepthDataset`.
 """
 
 from collections.abc import Sequence
@@ -10,11 +10,14 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
+from vpd.data.segments import Instance, PanopticLabel, Segment, instances_of
 from vpd.data.tabletop.render import semantic_labels
-from vpd.data.tabletop.spec import CLASSES
+from vpd.data.tabletop.spec import CLASSES, SHAPES
 from vpd.data.tabletop.splits import TabletopSplit
 
 SCENES = ("tabletop",)  # the one scene type of all pictures
+THINGS = tuple(name in SHAPES for name in CLASSES)  # by class; floor and wall are stuff
+_STUFF = len(CLASSES) - len(SHAPES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +48,31 @@ class SemanticScene(_Rendered):
     def read(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Picture and label."""
         return self.read_image(), self.read_label()
+
+
+class PanopticScene(_Rendered):
+    """One scene and its segments."""
+
+    def read_label(self) -> PanopticLabel:
+        """Floor and wall have ids 1 and 2, object k of the scene has k + 2; those of which nothing
+        is to be seen are not listed."""
+        classes = SemanticScene(self.source, self.index).read_label()
+        instances = np.array(self.source.instances[self.index])
+        ids = np.where(instances > 0, instances + _STUFF, classes + 1).astype(np.int32)
+        shapes = [o.shape for o in self.source.scene(self.index).objects]
+        stuff = [Segment(i + 1, i) for i in range(_STUFF)]
+        objects = [
+            Segment(_STUFF + k, CLASSES.index(shape)) for k, shape in enumerate(shapes, start=1)
+        ]
+        return PanopticLabel(ids, (*stuff, *objects)).seen()
+
+    def read(self) -> tuple[NDArray[np.uint8], PanopticLabel]:
+        """Picture and segments."""
+        return self.read_image(), self.read_label()
+
+    def read_instances(self) -> tuple[Instance, ...]:
+        """The objects one by one."""
+        return instances_of(self.read_label(), THINGS)
 
 
 class DepthScene(_Rendered):
@@ -94,6 +122,34 @@ class SemanticScenes(Sequence[SemanticScene]):
 
 
 @dataclass(frozen=True, eq=False)
+class PanopticScenes(Sequence[PanopticScene]):
+    """A rendered split with segments; see `panoptic`."""
+
+    source: TabletopSplit
+    rows: range
+    name = "tabletop"
+    variant = "rendered"
+    names = CLASSES
+    things = THINGS
+
+    @property
+    def split(self) -> str:
+        return self.source.name
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> PanopticScene: ...
+    @overload
+    def __getitem__(self, index: slice) -> "PanopticScenes": ...
+    def __getitem__(self, index: int | slice) -> "PanopticScene | PanopticScenes":
+        if isinstance(index, slice):
+            return PanopticScenes(self.source, self.rows[index])
+        return PanopticScene(self.source, self.rows[index])
+
+
+@dataclass(frozen=True, eq=False)
 class DepthScenes(Sequence[DepthScene]):
     """A rendered split with depth; see `depth`."""
 
@@ -128,6 +184,16 @@ def semantic(source: TabletopSplit) -> SemanticScenes:
     """
     _check_labelled(source)
     return SemanticScenes(source, range(len(source)))
+
+
+def panoptic(source: TabletopSplit) -> PanopticScenes:
+    """The scenes of a split with their segments: shapes are things, floor and wall are stuff.
+
+    Raises:
+        ValueError: for `pretrain`, which has no labels.
+    """
+    _check_labelled(source)
+    return PanopticScenes(source, range(len(source)))
 
 
 def depth(source: TabletopSplit) -> DepthScenes:
