@@ -72,7 +72,7 @@ $(STAMPS)/torch: $(STAMPS)/venv
 	@touch $@
 
 $(STAMPS)/vpd: $(STAMPS)/torch pyproject.toml $(CPP)
-	$(PY) -m pip install "scikit-build-core>=0.10" "cmake>=3.22" ninja
+	$(PY) -m pip install "scikit-build-core>=0.10" "cmake>=3.22" ninja "cmeel-eigen>=3.4"
 	$(PY) -m pip install --no-build-isolation --config-settings=build-dir=$(BUILD) \
 	  $(if $(WERROR),--config-settings=cmake.define.VPD_WERROR=$(WERROR)) --editable .
 	@touch $@

@@ -124,3 +124,13 @@ def interrupted_and_whole(training: type, train: Any, config: Any, folder: Path)
     for key in a:
         torch.testing.assert_close(a[key], b[key], rtol=1e-3, atol=1e-4, msg=key)
     assert curve(folder / "whole", "loss") == curve(folder / "parts", "loss")
+
+
+def cached_as_uncached(train: Any, config: Any, folder: Path) -> None:
+    """That training from cached outputs of the U-Net is training."""
+    for kind in ("none", "float32"):
+        train(replace(config, out=str(folder / kind), feature_cache=kind))
+    plain, cached = weights(folder / "none"), weights(folder / "float32")
+    assert plain.keys() == cached.keys()
+    for key, tensor in plain.items():
+        torch.testing.assert_close(cached[key], tensor, rtol=1e-3, atol=1e-3, msg=key)

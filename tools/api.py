@@ -29,6 +29,7 @@ MODULES = (
     "vpd.protocol",
     "vpd.tasks",
     "vpd.tasks.class_texts",
+    "vpd.tasks.clusters",
     "vpd.tasks.dense_results",
     "vpd.tasks.evaluate",
     "vpd.tasks.evaluate_dense",

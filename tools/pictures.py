@@ -1,4 +1,5 @@
-"""Draws the pictures of the documentation: docs/images/tabletop.png and demo.png."""
+"""Draws the pictures of the documentation: docs/images/tabletop.png, demo.png,
+panoptic.png and clusters.png."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import numpy as np
 
 import vpd
 from vpd.data import tabletop
+from vpd.tasks.panoptic_results import PanopticResult
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 ROWS, COLUMNS = 2, 6
@@ -25,6 +27,21 @@ def main() -> None:
     scene = tabletop.render(FIRST_SEED + 4)
     result = vpd.load("vpd-mini-refer")(scene.image, "the striped red cube")
     result.save(IMAGES / "demo.figure.png").replace(IMAGES / "demo.png")
+    result = vpd.load("vpd-mini-panoptic")(tabletop.render(FIRST_SEED + 3).image)
+    result.save(IMAGES / "panoptic.figure.png").replace(IMAGES / "panoptic.png")
+    clusters()
+
+
+def clusters() -> None:
+    """Clusters of vpd-mini's features beside the true segments of a scene."""
+    scene = tabletop.panoptic(tabletop.load_split("val", limit=5, progress=False))[4]
+    image, label = scene.read()
+    classes = label.semantic()
+    truth = PanopticResult(
+        image, label.ids, label.segments, classes, tabletop.CLASSES, tabletop.THINGS
+    )
+    found = vpd.cluster_features(image, 6, K=8)
+    found.show(truth).save(IMAGES / "clusters.png", dpi=100)
 
 
 if __name__ == "__main__":

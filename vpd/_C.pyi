@@ -17,10 +17,15 @@ __all__: list[str] = [
     "DiagonalGaussian",
     "FCNHead",
     "FreedMemory",
+    "Guidance",
     "ImplicitCaptioner",
+    "KMeans",
     "MapFusion",
     "Mask2FormerHead",
     "NoiseSchedule",
+    "OdiseBackbone",
+    "OdiseHead",
+    "OdiseTextHead",
     "PanopticMetrics",
     "PanopticQuality",
     "PanopticScores",
@@ -30,6 +35,8 @@ __all__: list[str] = [
     "ReconstructionLoss",
     "ReferDecoder",
     "ReferMetrics",
+    "Sampler",
+    "SamplerStep",
     "SemanticFPNHead",
     "SemanticMetrics",
     "SemanticScores",
@@ -44,6 +51,7 @@ __all__: list[str] = [
     "VQModel",
     "ViT",
     "WeightMatch",
+    "category_logits",
     "contrastive_loss",
     "daam",
     "daam_expanded",
@@ -51,20 +59,31 @@ __all__: list[str] = [
     "detect_layout",
     "dice_loss",
     "epsilon_loss",
+    "geometric_mean",
     "id_rows",
     "instance_inference",
+    "join_windows",
+    "kmeans",
+    "kmeans_from",
+    "kmeans_seeds",
     "mask2former_cost",
     "mask2former_from_transformers",
     "mask2former_loss",
+    "mask_grounding_loss",
     "mask_losses",
+    "mask_pooled",
+    "mask_pooling",
+    "mask_tokens",
     "match",
     "match_weights",
     "openai_clip_to_transformers",
     "panoptic_inference",
     "pixel_classes",
     "plan_conversion",
+    "principal_components",
     "read_weights",
     "reconstruction_loss",
+    "sample",
     "segmentation_cross_entropy",
     "segmentation_sums",
     "semantic_inference",
@@ -75,6 +94,7 @@ __all__: list[str] = [
     "silog_sums",
     "timestep_embedding",
     "weighted_cross_entropy",
+    "with_no_object",
     "write_safetensors",
 ]
 
@@ -117,7 +137,14 @@ class TextAdapter:
 
 class ImplicitCaptioner:
     def __init__(
-        self, *, dim: int, image_dim: int, tokens: int, time_dim: int | None, gated: bool
+        self,
+        *,
+        dim: int,
+        image_dim: int,
+        tokens: int,
+        time_dim: int | None,
+        gated: bool,
+        time_steps: int,
     ) -> None: ...
     def forward(
         self,
@@ -284,6 +311,16 @@ class CLIPTextEncoder:
     ) -> list[torch.Tensor]: ...
     def table(self) -> list[tuple[str, list[int], bool]]: ...
 
+class KMeans:
+    @property
+    def centroids(self) -> torch.Tensor: ...
+    @property
+    def inertia(self) -> float: ...
+    @property
+    def iterations(self) -> int: ...
+    @property
+    def labels(self) -> torch.Tensor: ...
+
 class NoiseSchedule:
     def __getstate__(self) -> tuple[int, float, float]: ...
     def __init__(self, *, num_train_timesteps: int, beta_start: float, beta_end: float) -> None: ...
@@ -292,18 +329,68 @@ class NoiseSchedule:
     def alpha_bar(self, t: torch.Tensor) -> torch.Tensor: ...
     def alphas_cumprod(self) -> list[float]: ...
     def betas(self) -> list[float]: ...
-    def ddim_step(
-        self,
-        x: torch.Tensor,
-        epsilon: torch.Tensor,
-        t: int,
-        previous: int,
-        eta: float,
-        noise: torch.Tensor | None,
-    ) -> tuple[torch.Tensor, torch.Tensor]: ...
-    def ddim_timesteps(self, steps: int) -> list[int]: ...
+    def sigma(self, t: float) -> float: ...
     def snr(self, t: torch.Tensor) -> torch.Tensor: ...
+    def timestep(self, sigma: float) -> float: ...
     def velocity(self, x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor: ...
+
+class SamplerStep:
+    @property
+    def clean(self) -> float: ...
+    @property
+    def correction(self) -> float: ...
+    @property
+    def direction(self) -> float: ...
+    @property
+    def input_scale(self) -> float: ...
+    @property
+    def noise(self) -> float: ...
+    @property
+    def signal(self) -> float: ...
+    @property
+    def spread(self) -> float: ...
+    @property
+    def timestep(self) -> float: ...
+
+class Sampler:
+    def __init__(
+        self,
+        schedule: NoiseSchedule,
+        *,
+        method: str,
+        steps: int,
+        spacing: str | None,
+        offset: int,
+        prediction: str,
+        eta: float,
+        interpolation: str,
+    ) -> None: ...
+    def diffuse(self, clean: torch.Tensor, noise: torch.Tensor, index: int) -> torch.Tensor: ...
+    def initial_scale(self) -> float: ...
+    def step(
+        self,
+        index: int,
+        x: torch.Tensor,
+        output: torch.Tensor,
+        noise: torch.Tensor | None,
+        previous: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]: ...
+    def steps(self) -> list[SamplerStep]: ...
+
+class Guidance:
+    def __init__(
+        self,
+        *,
+        text: torch.Tensor,
+        empty: torch.Tensor | None,
+        image: torch.Tensor | None,
+        text_guidance: float,
+        image_guidance: float,
+    ) -> None: ...
+    def combine(self, predictions: torch.Tensor) -> torch.Tensor: ...
+    def context(self) -> torch.Tensor: ...
+    def image_index(self) -> torch.Tensor | None: ...
+    def latents(self, x: torch.Tensor) -> torch.Tensor: ...
 
 class FPN:
     def __init__(
@@ -626,6 +713,65 @@ class DepthMetrics:
     @property
     def skipped(self) -> int: ...
 
+class OdiseBackbone:
+    def __init__(
+        self,
+        *,
+        in_channels: collections.abc.Sequence[int],
+        in_strides: collections.abc.Sequence[int],
+        projection_dim: int,
+        num_res_blocks: int,
+        min_stride: int,
+        max_stride: int,
+        norm_groups: int,
+    ) -> None: ...
+    def forward(
+        self,
+        params: collections.abc.Sequence[torch.Tensor],
+        features: collections.abc.Sequence[torch.Tensor],
+        height: int,
+        width: int,
+        recompute: bool,
+    ) -> list[torch.Tensor]: ...
+    def initialise(
+        self, device: torch.device, dtype: torch.dtype, generator: torch.Generator | None = None
+    ) -> list[torch.Tensor]: ...
+    def strides(self) -> list[int]: ...
+    def table(self) -> list[tuple[str, list[int], bool]]: ...
+
+class OdiseHead(Mask2FormerHead):
+    def __init__(self, like: Mask2FormerHead, projection_dim: int) -> None: ...
+    def decode_with_embeddings(
+        self,
+        params: collections.abc.Sequence[torch.Tensor],
+        mask_features: torch.Tensor,
+        levels: collections.abc.Sequence[torch.Tensor],
+        last_only: bool,
+    ) -> tuple[
+        list[torch.Tensor], list[torch.Tensor], list[torch.Tensor], list[torch.Tensor], torch.Tensor
+    ]:
+        """
+        (logits, masks, queries, embeddings, scale)
+        """
+
+class OdiseTextHead:
+    def __init__(self, *, text_dim: int, projection_dim: int | None, null: bool) -> None: ...
+    def initialise(
+        self, device: torch.device, dtype: torch.dtype, generator: torch.Generator | None = None
+    ) -> list[torch.Tensor]: ...
+    def logits(
+        self,
+        params: collections.abc.Sequence[torch.Tensor],
+        embeddings: collections.abc.Sequence[torch.Tensor],
+        texts: torch.Tensor,
+        categories: collections.abc.Sequence[int],
+        scale: torch.Tensor,
+    ) -> list[torch.Tensor]: ...
+    def project(
+        self, params: collections.abc.Sequence[torch.Tensor], texts: torch.Tensor
+    ) -> torch.Tensor: ...
+    def table(self) -> list[tuple[str, list[int], bool]]: ...
+
 class PanopticQuality:
     @property
     def classes(self) -> int: ...
@@ -880,6 +1026,12 @@ class ViT:
     ) -> list[torch.Tensor]: ...
     def table(self) -> list[tuple[str, list[int], bool]]: ...
 
+def category_logits(
+    embeddings: torch.Tensor,
+    names: torch.Tensor,
+    categories: collections.abc.Sequence[int],
+    scale: torch.Tensor,
+) -> torch.Tensor: ...
 def contrastive_loss(
     image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor
 ) -> torch.Tensor: ...
@@ -901,6 +1053,13 @@ def epsilon_loss(
     cap: float,
     reduction: str,
 ) -> torch.Tensor: ...
+def geometric_mean(
+    logits: torch.Tensor,
+    other: torch.Tensor,
+    seen: collections.abc.Sequence[bool],
+    alpha: float,
+    beta: float,
+) -> torch.Tensor: ...
 def id_rows(map: torch.Tensor, ids: collections.abc.Sequence[int]) -> torch.Tensor: ...
 def instance_inference(
     logits: torch.Tensor,
@@ -911,6 +1070,12 @@ def instance_inference(
     things: collections.abc.Sequence[bool],
     top: int,
 ) -> tuple[list[tuple[int, int, float]], list[list[int]]]: ...
+def join_windows(windows: torch.Tensor, height: int, width: int) -> torch.Tensor: ...
+def kmeans(
+    points: torch.Tensor, clusters: int, seed: int, restarts: int, iterations: int
+) -> KMeans: ...
+def kmeans_from(points: torch.Tensor, centroids: torch.Tensor, iterations: int) -> KMeans: ...
+def kmeans_seeds(points: torch.Tensor, clusters: int, seed: int, restart: int) -> torch.Tensor: ...
 def mask2former_cost(
     logits: torch.Tensor,
     masks: torch.Tensor,
@@ -952,6 +1117,14 @@ def mask2former_loss(
     (total, cross-entropy, mask, dice, matches)
     """
 
+def mask_grounding_loss(
+    embeddings: collections.abc.Sequence[torch.Tensor],
+    words: torch.Tensor,
+    valid: torch.Tensor,
+    scale: torch.Tensor,
+    form: str,
+    group: tuple[str, int] | None,
+) -> torch.Tensor: ...
 def mask_losses(
     scores: torch.Tensor, target: torch.Tensor, weight: collections.abc.Sequence[float]
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -959,6 +1132,20 @@ def mask_losses(
     (cross-entropy, Dice), sums
     """
 
+def mask_pooled(
+    encoder: CLIPImageEncoder,
+    params: collections.abc.Sequence[torch.Tensor],
+    pixels: torch.Tensor,
+    masks: torch.Tensor,
+) -> torch.Tensor: ...
+def mask_pooling(x: torch.Tensor, masks: torch.Tensor, soft: bool) -> torch.Tensor: ...
+def mask_tokens(
+    encoder: CLIPImageEncoder,
+    params: collections.abc.Sequence[torch.Tensor],
+    pixels: torch.Tensor,
+    masks: torch.Tensor,
+    add_one: bool,
+) -> torch.Tensor: ...
 def match(cost: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
     (rows, columns)
@@ -995,6 +1182,7 @@ def pixel_classes(
 def plan_conversion(
     file: collections.abc.Sequence[tuple[str, collections.abc.Sequence[int]]], to: str, path: str
 ) -> list[tuple[str, str, list[int]]]: ...
+def principal_components(points: torch.Tensor, dims: int) -> torch.Tensor: ...
 def read_weights(
     path: str,
 ) -> tuple[str, list[tuple[str, torch.Tensor]], list[tuple[str, str]], str, list[str]]:
@@ -1009,6 +1197,14 @@ def reconstruction_loss(
     logvar: torch.Tensor,
     kl_weight: float,
 ) -> ReconstructionLoss: ...
+def sample(
+    sampler: Sampler,
+    start: torch.Tensor,
+    denoise: collections.abc.Callable[[torch.Tensor, float], torch.Tensor],
+    noise: collections.abc.Callable[[int, torch.Tensor], torch.Tensor] | None,
+    watch: collections.abc.Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor | None] | None,
+    first: int,
+) -> torch.Tensor: ...
 def segmentation_cross_entropy(
     logits: torch.Tensor,
     target: torch.Tensor,
@@ -1068,6 +1264,7 @@ def weighted_cross_entropy(
     weight: collections.abc.Sequence[float],
     reduction: str,
 ) -> torch.Tensor: ...
+def with_no_object(logits: torch.Tensor, nothing: torch.Tensor) -> torch.Tensor: ...
 def write_safetensors(
     path: str,
     tensors: collections.abc.Sequence[tuple[str, torch.Tensor]],

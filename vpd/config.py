@@ -35,9 +35,13 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         options = [option for option in typing.get_args(hint) if option is not type(None)]
+        if len(options) > 1 and isinstance(value, list):  # only a tuple can be written as a list
+            options = [option for option in options if typing.get_origin(option) is tuple]
         return value if value is None or len(options) != 1 else _convert(options[0], value, where)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return value if isinstance(value, hint) else from_dict(hint, value, where)
     if origin is tuple and isinstance(value, list):
-        return tuple(value)
+        inner, *others = typing.get_args(hint)
+        own = inner if others == [Ellipsis] else None  # of tuples of any length all items are alike
+        return tuple(_convert(own, item, f"{where}[{i}]") for i, item in enumerate(value))
     return value

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     RGBImage: TypeAlias = npt.NDArray[np.uint8]
 
+Size: TypeAlias = int | tuple[int, int]
+"""Height and width in pixels; one int means a square."""
+
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _ROUNDING = 1e-5  # how far resampling in float32 may leave [0, 1]
 
@@ -59,7 +62,7 @@ def read_image(source: Any) -> RGBImage:
     )
 
 
-def to_network(image: Any, size: int | tuple[int, int]) -> Tensor:
+def to_network(image: Any, size: Size) -> Tensor:
     """Squash-resizes an image and maps it to the range networks see.
 
     The aspect ratio is not kept. Each axis that shrinks is area-averaged (OpenCV's INTER_AREA: no
@@ -77,6 +80,11 @@ def to_network(image: Any, size: int | tuple[int, int]) -> Tensor:
     """
     height, width = _size(size)
     return in_range(_resize(read_image(image), height, width))[None]
+
+
+def sides(size: Size) -> tuple[int, int]:
+    """Height and width."""
+    return (size, size) if isinstance(size, int) else size
 
 
 def in_range(picture: RGBImage) -> Tensor:

@@ -28,7 +28,7 @@ _FAMILIES = {
     "diffusers": ("diffusers", "diffusers-unet", "diffusers-vae"),
     "vpd": ("vpd", "vpd-refer", "vpd-seg", "vpd-depth"),
     "clip": ("clip", "clip-text", "clip-vision", "openai-clip"),
-    "heads": ("mmseg", "transformers-upernet", "mask2former", "transformers-mask2former"),
+    "heads": ("mmseg", "transformers-upernet", "mask2former", "transformers-mask2former", "odise"),
 }
 _LAYOUTS = ("auto", "unknown", *_FAMILIES, *(name for f in _FAMILIES.values() for name in f))
 _FOLDERS = ("unet", "vae", "text_encoder")  # of a diffusers model
@@ -164,8 +164,9 @@ def load_weights(
         source: What ``read_state_dict`` takes, or a state dict.
         layout: "auto", or the layout or family ("ldm", "diffusers", "vpd", "clip", "heads") the
             source must have.
-        strict: Whether missing, unexpected or mismatched tensors are an error. The text encoder may
-            be missing even so from official VPD checkpoints, which never hold it.
+        strict: Whether missing, unexpected or mismatched tensors are an error. What official
+            checkpoints never hold may be missing even so: from VPD's the text encoder, from ODISE's
+            the frozen models.
 
     Returns:
         What was not loaded.

@@ -13,12 +13,12 @@ namespace {
 void bind_implicit_captioner(py::module_& module) {
   py::class_<ImplicitCaptioner> net(module, "ImplicitCaptioner");
   net.def(py::init([](int64_t dim, int64_t image_dim, int64_t tokens,
-                      std::optional<int64_t> time_dim, bool gated) {
+                      std::optional<int64_t> time_dim, bool gated, int64_t time_steps) {
             return std::make_unique<ImplicitCaptioner>(
-                ImplicitCaptionerConfig{dim, image_dim, tokens, time_dim, gated});
+                ImplicitCaptionerConfig{dim, image_dim, tokens, time_dim, gated, time_steps});
           }),
           py::kw_only(), py::arg("dim"), py::arg("image_dim"), py::arg("tokens"),
-          py::arg("time_dim"), py::arg("gated"));
+          py::arg("time_dim"), py::arg("gated"), py::arg("time_steps"));
   with_table(net);
   net.def(
       "forward",

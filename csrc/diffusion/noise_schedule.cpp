@@ -50,6 +50,7 @@ NoiseSchedule::NoiseSchedule(NoiseScheduleConfig config) : config_(checked(confi
     betas_.push_back(root * root);
     product *= 1 - root * root;
     alphas_cumprod_.push_back(product);
+    log_sigmas_.push_back(0.5 * std::log((1 - product) / product));
   }
 }
 
@@ -85,38 +86,26 @@ at::Tensor NoiseSchedule::velocity(const at::Tensor& x0, const at::Tensor& noise
   return factor(bar.sqrt(), x0) * noise - factor((1 - bar).sqrt(), x0) * x0;
 }
 
-std::vector<int64_t> NoiseSchedule::ddim_timesteps(int64_t steps) const {
-  const int64_t total = config_.num_train_timesteps;
-  VPD_CHECK(steps >= 1 && steps <= total, "ddim_timesteps: steps must be in [1, ", total, "], got ",
-            steps);
-  const int64_t ratio = total / steps;
-  const int64_t shift =
-      (steps - 1) * ratio + 1 < total ? 1 : 0;  // with all timesteps there is no room for it
-  std::vector<int64_t> timesteps;
-  for (int64_t i = steps - 1; i >= 0; --i) timesteps.push_back(i * ratio + shift);
-  return timesteps;
+double NoiseSchedule::sigma(double t, Interpolation interpolation) const {
+  const auto last = static_cast<double>(config_.num_train_timesteps - 1);
+  VPD_CHECK(t >= 0 && t <= last, "NoiseSchedule: sigma needs a timestep in [0, ", last, "], got ",
+            t);
+  const double below = std::floor(t), share = t - below;
+  const double low = log_sigmas_[static_cast<size_t>(below)];
+  if (share == 0) return std::exp(low);
+  const double high = log_sigmas_[static_cast<size_t>(below) + 1];
+  return interpolation == Interpolation::kLog ? std::exp(low + share * (high - low))
+                                              : std::lerp(std::exp(low), std::exp(high), share);
 }
 
-DDIMStep NoiseSchedule::ddim_step(const at::Tensor& x, const at::Tensor& epsilon, int64_t t,
-                                  int64_t previous, double eta,
-                                  const std::optional<at::Tensor>& noise) const {
-  VPD_CHECK(t >= 0 && t < config_.num_train_timesteps && previous < t,
-            "ddim_step: expected previous < t and t in [0, ", config_.num_train_timesteps,
-            "), got previous ", previous, " and t ", t);
-  VPD_CHECK(x.is_floating_point() && epsilon.is_floating_point() && epsilon.sizes() == x.sizes(),
-            "ddim_step: x and epsilon must be floating point of one shape, got ", x.dtype(), " ",
-            x.sizes(), " and ", epsilon.dtype(), " ", epsilon.sizes());
-  VPD_CHECK(eta >= 0 && eta <= 1, "ddim_step: eta must be in [0, 1], got ", eta);
-  VPD_CHECK(eta == 0 || (noise && noise->sizes() == x.sizes()),
-            "ddim_step: eta > 0 needs noise of the shape of x, ", x.sizes());
-  const double bar = alphas_cumprod_[static_cast<size_t>(t)];
-  const double bar_previous = alphas_cumprod_[static_cast<size_t>(previous < 0 ? 0 : previous)];
-  const double sigma = eta * std::sqrt((1 - bar_previous) / (1 - bar) * (1 - bar / bar_previous));
-  const at::Tensor x0 = (x - std::sqrt(1 - bar) * epsilon) / std::sqrt(bar);
-  at::Tensor sample = std::sqrt(bar_previous) * x0 +
-                      std::sqrt(std::max(0.0, 1 - bar_previous - sigma * sigma)) * epsilon;
-  if (eta > 0) sample = sample + sigma * *noise;
-  return {sample, x0};
+double NoiseSchedule::timestep(double sigma) const {
+  VPD_CHECK(sigma > 0, "NoiseSchedule: sigma must be positive, got ", sigma);
+  const double wanted = std::log(sigma);
+  const auto above = std::upper_bound(log_sigmas_.begin(), log_sigmas_.end(), wanted);
+  if (above == log_sigmas_.begin()) return 0;
+  if (above == log_sigmas_.end()) return static_cast<double>(config_.num_train_timesteps - 1);
+  const double low = *(above - 1);
+  return static_cast<double>(above - 1 - log_sigmas_.begin()) + (wanted - low) / (*above - low);
 }
 
 }  // namespace vpd::diffusion

@@ -2,7 +2,6 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <optional>
 #include <vector>
 
 namespace vpd::diffusion {
@@ -15,14 +14,12 @@ struct NoiseScheduleConfig {
   double beta_end = 0.012;
 };
 
-struct DDIMStep {
-  at::Tensor sample;  // x at the previous timestep
-  at::Tensor predicted_x0;
-};
+// Between two timesteps sigma is interpolated in its logarithm (k-diffusion) or plainly
+// (diffusers).
+enum class Interpolation { kLog, kLinear };
 
 // Forward process x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) epsilon (Ho et al. 2020), t =
-// 0 .. T-1, and the deterministic steps back (Song et al. 2021). Tables are double; results have
-// the sample's dtype.
+// 0 .. T-1. Tables are double; results have the sample's dtype.
 class NoiseSchedule {
  public:
   explicit NoiseSchedule(NoiseScheduleConfig config);
@@ -38,19 +35,17 @@ class NoiseSchedule {
   // v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x0 (Salimans and Ho 2022)
   at::Tensor velocity(const at::Tensor& x0, const at::Tensor& noise, const at::Tensor& t) const;
 
-  // Evenly spaced timesteps, noisiest first, shifted by one as in the original sampler: 10 steps of
-  // 1000 are 901, 801, .., 1.
-  std::vector<int64_t> ddim_timesteps(int64_t steps) const;
-  // One step from t to `previous` (below 0: alpha_bar_0) given the predicted noise. eta 0 is
-  // deterministic; eta > 0 adds that share of the posterior's noise and needs `noise`. All tensors
-  // have one shape.
-  DDIMStep ddim_step(const at::Tensor& x, const at::Tensor& epsilon, int64_t t, int64_t previous,
-                     double eta = 0.0, const std::optional<at::Tensor>& noise = std::nullopt) const;
+  // sigma = sqrt((1 - alpha_bar) / alpha_bar), the noise beside a signal of 1, of a timestep in
+  // [0, T - 1] that need not be whole; and the timestep of a sigma, found by the logarithm, nearest
+  // end if it lies outside.
+  double sigma(double t, Interpolation interpolation = Interpolation::kLog) const;
+  double timestep(double sigma) const;
 
  private:
   NoiseScheduleConfig config_;
   std::vector<double> betas_;
   std::vector<double> alphas_cumprod_;
+  std::vector<double> log_sigmas_;  // rising
 };
 
 }  // namespace vpd::diffusion

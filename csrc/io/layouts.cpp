@@ -164,6 +164,7 @@ std::string detect_layout(const Entries& entries, const std::vector<Network>& ne
   if (networks.empty()) {
     if (has_transformers_upernet(entries)) return "transformers-upernet";
     if (any_contains(entries, "decode_head.")) return "mmseg";
+    if (any_contains(entries, "sem_seg_head.predictor.post_mask_embed.")) return "odise";
     if (any_contains(entries, "pixel_decoder.transformer.level_embed")) return "mask2former";
     std::vector<std::string> names;
     for (const Entry& entry : entries) names.push_back(entry.name);
@@ -190,6 +191,14 @@ std::string detect_layout(const Entries& entries, const std::vector<Network>& ne
   const bool only_clip = std::all_of(networks.begin(), networks.end(),
                                      [](const Network& n) { return is_clip(n.kind); });
   return only_clip ? "clip" : "vpd";
+}
+
+bool leaves_out(std::string_view layout, NetworkKind kind) {
+  return layout == "odise" || (layout.starts_with("vpd-") && kind == NetworkKind::kCLIPText);
+}
+
+bool leaves_out(std::string_view layout, std::string_view parameter) {
+  return layout == "odise" && (parameter == "empty_states" || parameter == "clip.logit_scale");
 }
 
 void refuse_other_models(const Entries& entries, const std::string& path) {

@@ -35,9 +35,15 @@ std::vector<Network> find_networks(const Entries& entries);
 // "diffusers-vae"; "ldm-unet", "ldm-vae" (one network by its original names); "clip-text",
 // "clip-vision", "clip"; "openai-clip" (io/openai_clip.h); "mmseg" (a segmenter of mmsegmentation
 // on a backbone that is none of these), "transformers-upernet"; "mask2former" (its head, whatever
-// is beside it), "transformers-mask2former" (io/mask2former_names.h); "vpd" (several networks by
-// their original names); "unknown".
+// is beside it), "transformers-mask2former" (io/mask2former_names.h); "odise" (what ODISE trains,
+// without the models that it leaves frozen); "vpd" (several networks by their original names);
+// "unknown".
 std::string detect_layout(const Entries& entries, const std::vector<Network>& networks);
+
+// Whether published files of a layout leave out a network by design, or a parameter that is part of
+// none: VPD's the text encoder; ODISE's all that is frozen.
+bool leaves_out(std::string_view layout, NetworkKind kind);
+bool leaves_out(std::string_view layout, std::string_view parameter);
 
 // Throws std::invalid_argument for models vpd has no network for: Stable Diffusion 2.x and XL.
 void refuse_other_models(const Entries& entries, const std::string& path);

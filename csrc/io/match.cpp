@@ -58,6 +58,7 @@ class Matcher {
     for (const auto& [network, parts] : placed_) report_unused(*network, parts);
     place_by_name();
     for (size_t i = 0; i < module_.size(); ++i) {
+      if (!done_[i] && leaves_out(match_.layout, module_names_[i])) set_absent(i);
       if (!done_[i] && !is_ignorable(module_[i].name)) match_.missing.push_back(module_[i].name);
     }
     report_unused_rest();
@@ -90,9 +91,9 @@ class Matcher {
     return found.empty() ? nullptr : found.front();
   }
 
-  // What VPD's official checkpoints leave out is no mistake of theirs.
+  // What official checkpoints leave out is no mistake of theirs.
   void set_absent(size_t position) {
-    if (!match_.layout.starts_with("vpd-") || is_ignorable(module_[position].name)) return;
+    if (is_ignorable(module_[position].name)) return;
     done_[position] = true;
     match_.absent.push_back(module_[position].name);
   }
@@ -100,7 +101,7 @@ class Matcher {
   void place_network(const Network& network) {
     const Network* source = find_in_file(network);
     if (source == nullptr) {
-      if (network.kind != NetworkKind::kCLIPText) return;
+      if (!leaves_out(match_.layout, network.kind)) return;
       for (const auto& [position, name] : network.names) set_absent(position);
       return;
     }
@@ -116,7 +117,8 @@ class Matcher {
       const auto found = positions.find(name);
       if (found != positions.end()) {
         pair(position, found->second, across);
-      } else if (source->kind == NetworkKind::kUNet && name.starts_with("out.")) {
+      } else if (match_.layout.starts_with("vpd-") && source->kind == NetworkKind::kUNet &&
+                 name.starts_with("out.")) {
         set_absent(position);
       }
     }

@@ -18,8 +18,8 @@ struct Match {
   std::string layout;                                      // of the file
   std::vector<std::pair<std::string, std::string>> pairs;  // name in the module, name in the file
   std::vector<std::string> missing;                        // of the module, not in the file
-  // Missing by design of VPD's official checkpoints: the text encoder, and in depth the U-Net's
-  // unused last convolution.
+  // Missing by design of official checkpoints. VPD's: the text encoder, and in depth the U-Net's
+  // unused last convolution. ODISE's: the frozen networks, and what is made from them.
   std::vector<std::string> absent;
   std::vector<std::string> unexpected;  // of the file, for a part the module has
   std::vector<Mismatch> mismatched;     // not among the pairs

@@ -9,7 +9,7 @@ namespace {
 
 using Renaming = std::pair<std::string_view, std::string_view>;  // prefix of theirs, of ours
 
-constexpr std::array<Renaming, 8> kHeads = {{
+constexpr auto kHeads = std::to_array<Renaming>({
     {"decode_head.", "head."},
     {"auxiliary_head.", "aux_head."},
     {"encoder.layer1.", "head.encoder.layer1."},
@@ -18,11 +18,18 @@ constexpr std::array<Renaming, 8> kHeads = {{
     {"decoder.deconv_layers.", "head.decoder.deconv_layers."},
     {"decoder.conv_layers.", "head.decoder.conv_layers."},
     {"last_layer_depth.", "head.last_layer_depth."},
-}};
+    {"sem_seg_head.", "head."},
+    {"category_head.", "words."},
+    {"word_head.", "words."},
+    {"backbone.feature_extractor.", "adapter."},
+});
 
 // Mask2Former's first files.
 constexpr std::string_view kOldQueries = "predictor.static_query.";
 constexpr std::string_view kQueries = "predictor.query_feat.";
+
+// The scale of CLIP's similarities, beside its towers.
+constexpr std::string_view kTheirScale = "logit_scale", kScale = "clip.logit_scale";
 
 constexpr std::string_view kTheirNorm = ".batch_norm.", kNorm = ".bn.";
 constexpr std::string_view kTheirClassifier = "classifier.", kClassifier = "conv_seg.";
@@ -56,6 +63,7 @@ std::string TaskNames::operator()(std::string_view name) const {
   name = without("module.", name);
   const std::string_view inner = without("encoder.", name);
   if (inner == "gamma") return "text_adapter.gamma";
+  if (name == kTheirScale) return std::string(kScale);
   if (inner == "class_embeddings" || inner.starts_with("text_adapter.")) {
     return std::string(inner);
   }

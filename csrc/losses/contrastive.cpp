@@ -1,21 +1,12 @@
 #include "losses/contrastive.h"
 
-#include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/matmul.h>
 
 #include "core/check.h"
+#include "ops/unit.h"
 
 namespace vpd::losses {
-
-namespace {
-
-at::Tensor normalized(const at::Tensor& rows) {
-  constexpr double kSmallest = 1e-12;
-  return rows / at::linalg_vector_norm(rows, 2, -1, /*keepdim=*/true).clamp_min(kSmallest);
-}
-
-}  // namespace
 
 at::Tensor contrastive_loss(const at::Tensor& image, const at::Tensor& text,
                             const at::Tensor& scale) {
@@ -28,7 +19,7 @@ at::Tensor contrastive_loss(const at::Tensor& image, const at::Tensor& text,
   VPD_CHECK(scale.dim() == 0 && scale.is_floating_point(),
             "contrastive_loss: scale must be a floating-point scalar, got ", scale.dtype(), " ",
             scale.sizes());
-  const at::Tensor cosines = at::matmul(normalized(widened(image)), normalized(widened(text)).t());
+  const at::Tensor cosines = at::matmul(ops::unit(widened(image)), ops::unit(widened(text)).t());
   const at::Tensor logits = widened(scale) * cosines;  // [B images, B texts]
   const auto own = [&](int64_t dim) { return at::log_softmax(logits, dim).diagonal().mean(); };
   return -0.5 * (own(0) + own(1));

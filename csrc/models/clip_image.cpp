@@ -89,14 +89,25 @@ Tensor CLIPImageEncoder::positions(const Params& p, int64_t rows, int64_t column
   return at::cat({stored.slice(1, 0, 1), nn::to_tokens(resized)}, 1);
 }
 
-CLIPImageOutput CLIPImageEncoder::forward(const Params& p, const Tensor& pixels) const {
+Tensor CLIPImageEncoder::embed(const Params& p, const Tensor& pixels) const {
   check_pixels(pixels);
   const Tensor& kernel = p[patch_embedding_];
   const Tensor patches = at::conv2d(pixels.to(kernel.scalar_type()), kernel, /*bias=*/{},
                                     config_.patch_size);  // [B, C, rows, columns]
   const Tensor tokens = at::cat(
       {p[class_embedding_].expand({pixels.size(0), 1, -1}), patches.flatten(2).transpose(1, 2)}, 1);
-  Tensor x = pre_layernorm_(p, tokens + positions(p, patches.size(2), patches.size(3)));
+  return pre_layernorm_(p, tokens + positions(p, patches.size(2), patches.size(3)));
+}
+
+Tensor CLIPImageEncoder::project(const Params& p, const Tensor& tokens) const {
+  VPD_CHECK(visual_projection_.has_value(),
+            "clip_image: expected an encoder with a projection into CLIP's joint space, got one "
+            "with projection_dim 0");
+  return (*visual_projection_)(p, post_layernorm_(p, tokens));
+}
+
+CLIPImageOutput CLIPImageEncoder::forward(const Params& p, const Tensor& pixels) const {
+  Tensor x = embed(p, pixels);
   CLIPImageOutput out;
   for (const CLIPLayer& layer : layers_) {
     out.penultimate = x;

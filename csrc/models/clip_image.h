@@ -38,6 +38,13 @@ class CLIPImageEncoder {
   // another grid than the stored one the position embeddings are resized bicubically.
   CLIPImageOutput forward(const Params& p, const Tensor& pixels) const;
 
+  // Its parts, for those who read the tokens on their way.
+  const CLIPImageConfig& config() const { return config_; }
+  Tensor embed(const Params& p, const Tensor& pixels) const;  // [B, N, C], what the layers take
+  const std::vector<CLIPLayer>& layers() const { return layers_; }
+  // Tokens [B, *, C] behind the last layer in CLIP's joint space: [B, *, projection_dim].
+  Tensor project(const Params& p, const Tensor& tokens) const;
+
  private:
   void check_pixels(const Tensor& pixels) const;
   Tensor positions(const Params& p, int64_t rows, int64_t columns) const;  // [1, N, C]

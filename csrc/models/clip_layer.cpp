@@ -56,26 +56,41 @@ CLIPLayer::CLIPLayer(Scope scope, const CLIPLayerConfig& config)
                       input_std(config))),
       layer_norm2_(scope / "layer_norm2", config.hidden_size, config.layer_norm_eps) {}
 
-Tensor CLIPLayer::attend(const Params& p, const Tensor& x,
-                         const std::optional<Tensor>& mask) const {
-  const auto split = [&](const Tensor& t) {  // [B, N, C] -> [B, heads, N, D]
-    return t.unflatten(-1, {heads_, -1}).transpose(1, 2);
-  };
-  const Tensor q = split(q_proj_(p, x));
-  const Tensor out = ops::sdpa(q, split(k_proj_(p, x)), split(v_proj_(p, x)), mask,
-                               /*causal=*/causal_ && !mask.has_value(),
-                               1.0 / std::sqrt(static_cast<double>(q.size(-1))));
-  return out_proj_(p, out.transpose(1, 2).flatten(2));
+Tensor CLIPLayer::split(const Tensor& x) const {
+  return x.unflatten(-1, {heads_, -1}).transpose(1, 2);
 }
 
 Tensor CLIPLayer::activate(const Tensor& x) const {
   return quick_gelu_ ? x * at::sigmoid(1.702 * x) : at::gelu(x);
 }
 
+Tensor CLIPLayer::step(const Params& p, const Tensor& x, const Tensor& normed, const Seen& seen,
+                       const std::optional<Tensor>& mask, bool causal) const {
+  const Tensor q = split(q_proj_(p, normed));
+  const Tensor found = ops::sdpa(q, seen.keys, seen.values, mask, causal,
+                                 1.0 / std::sqrt(static_cast<double>(q.size(-1))));
+  const Tensor h = x + out_proj_(p, found.transpose(1, 2).flatten(2));
+  return h + fc2_(p, activate(fc1_(p, layer_norm2_(p, h))));
+}
+
+CLIPLayer::Seen CLIPLayer::see(const Params& p, const Tensor& x) const {
+  const Tensor normed = layer_norm1_(p, x);
+  return {x, normed, split(k_proj_(p, normed)), split(v_proj_(p, normed))};
+}
+
+Tensor CLIPLayer::advance(const Params& p, const Seen& seen,
+                          const std::optional<Tensor>& mask) const {
+  return step(p, seen.x, seen.normed, seen, mask, /*causal=*/causal_ && !mask.has_value());
+}
+
+Tensor CLIPLayer::read(const Params& p, const Tensor& readers, const Seen& seen,
+                       const Tensor& mask) const {
+  return step(p, readers, layer_norm1_(p, readers), seen, mask, /*causal=*/false);
+}
+
 Tensor CLIPLayer::operator()(const Params& p, const Tensor& x,
                              const std::optional<Tensor>& mask) const {
-  const Tensor h = x + attend(p, layer_norm1_(p, x), mask);
-  return h + fc2_(p, activate(fc1_(p, layer_norm2_(p, h))));
+  return advance(p, see(p, x), mask);
 }
 
 std::vector<CLIPLayer> clip_layers(Scope scope, const CLIPLayerConfig& config) {

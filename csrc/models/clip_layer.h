@@ -28,8 +28,23 @@ class CLIPLayer {
   Tensor operator()(const Params& p, const Tensor& x,
                     const std::optional<Tensor>& mask = std::nullopt) const;
 
+  // What tokens can be asked: they may move on by themselves, and be read by tokens beside them.
+  struct Seen {
+    Tensor x, normed;     // [B, N, C]
+    Tensor keys, values;  // [B, heads, N, D]
+  };
+  Seen see(const Params& p, const Tensor& x) const;
+  // These tokens behind the layer: operator() is advance(p, see(p, x), mask).
+  Tensor advance(const Params& p, const Seen& seen,
+                 const std::optional<Tensor>& mask = std::nullopt) const;
+  // Tokens [B, M, C] behind the layer, if they attend to others and not to each other; mask bool,
+  // broadcastable to [B, heads, M, N].
+  Tensor read(const Params& p, const Tensor& readers, const Seen& seen, const Tensor& mask) const;
+
  private:
-  Tensor attend(const Params& p, const Tensor& x, const std::optional<Tensor>& mask) const;
+  Tensor split(const Tensor& x) const;  // [B, N, C] -> [B, heads, N, D]
+  Tensor step(const Params& p, const Tensor& x, const Tensor& normed, const Seen& seen,
+              const std::optional<Tensor>& mask, bool causal) const;
   Tensor activate(const Tensor& x) const;
 
   int64_t heads_;

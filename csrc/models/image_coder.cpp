@@ -122,8 +122,10 @@ std::vector<std::string> ImageCoder::block_names() const {
   return names;
 }
 
-Tensor ImageCoder::apply(const Params& p, const Block& block, const Tensor& h, BlockTaps& taps) {
+Tensor ImageCoder::apply(const Params& p, const Block& block, const Tensor& h, BlockTaps& taps,
+                         bool taps_only) {
   taps.record(block.name, "input", h);
+  if (taps_only && taps.complete()) return {};
   const Tensor out = std::visit([&](const auto& layer) { return layer(p, h); }, block.layer);
   taps.record(block.name, "output", out);
   return out;
@@ -132,8 +134,8 @@ Tensor ImageCoder::apply(const Params& p, const Block& block, const Tensor& h, B
 Tensor ImageCoder::operator()(const Params& p, Tensor h, BlockTaps& taps) const {
   taps.check(block_names());
   h = nn::channels_last(h);
-  for (const Block& block : blocks_) h = apply(p, block, h, taps);
-  return apply(p, conv_out_, norm_out_.silu(p, h), taps);
+  for (const Block& block : blocks_) h = apply(p, block, h, taps, /*taps_only=*/false);
+  return apply(p, conv_out_, norm_out_.silu(p, h), taps, /*taps_only=*/false);
 }
 
 void ImageCoder::run_taps(const Params& p, Tensor h, BlockTaps& taps) const {
@@ -141,9 +143,9 @@ void ImageCoder::run_taps(const Params& p, Tensor h, BlockTaps& taps) const {
   h = nn::channels_last(h);
   for (const Block& block : blocks_) {
     if (taps.complete()) return;
-    h = apply(p, block, h, taps);
+    h = apply(p, block, h, taps, /*taps_only=*/true);
   }
-  if (!taps.complete()) apply(p, conv_out_, norm_out_.silu(p, h), taps);
+  if (!taps.complete()) apply(p, conv_out_, norm_out_.silu(p, h), taps, /*taps_only=*/true);
 }
 
 }  // namespace vpd::models

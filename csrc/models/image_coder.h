@@ -73,7 +73,9 @@ class ImageCoder {
       : blocks_(std::move(blocks)), norm_out_(norm_out), conv_out_(std::move(conv_out)) {}
   static void add_middle(std::vector<Block>& blocks, Scope root, const std::string& prefix,
                          int64_t channels, const ImageCoderConfig& config);
-  static Tensor apply(const Params& p, const Block& block, const Tensor& h, BlockTaps& taps);
+  // The block's output; undefined where the taps were all there is to do and none is left.
+  static Tensor apply(const Params& p, const Block& block, const Tensor& h, BlockTaps& taps,
+                      bool taps_only);
 
   std::vector<Block> blocks_;
   nn::GroupNorm norm_out_;

@@ -14,10 +14,11 @@ constexpr double kPositionStd = 0.02;
 
 ImplicitCaptionerConfig checked(ImplicitCaptionerConfig config) {
   VPD_CHECK(config.dim > 0 && config.image_dim > 0 && config.tokens > 0 &&
-                config.time_dim.value_or(1) > 0,
-            "ImplicitCaptionerConfig: dim, image_dim, tokens and time_dim must be positive, got ",
-            config.dim, ", ", config.image_dim, ", ", config.tokens, " and ",
-            config.time_dim.value_or(1));
+                config.time_dim.value_or(1) > 0 && config.time_steps > 0,
+            "ImplicitCaptionerConfig: dim, image_dim, tokens, time_dim and time_steps must be "
+            "positive, got ",
+            config.dim, ", ", config.image_dim, ", ", config.tokens, ", ",
+            config.time_dim.value_or(1), " and ", config.time_steps);
   return config;
 }
 
@@ -37,7 +38,7 @@ ImplicitCaptioner::Gate ImplicitCaptioner::gate(const char* alpha, std::vector<i
 }
 
 ImplicitCaptioner::ImplicitCaptioner(ImplicitCaptionerConfig config) : config_(checked(config)) {
-  const auto [dim, image_dim, tokens, time_dim, gated] = config_;
+  const auto [dim, image_dim, tokens, time_dim, gated, time_steps] = config_;
   if (gated) {
     context_ = gate("alpha_cond", {1, tokens, dim}, "clip_project", tokens, dim);
   } else {
@@ -47,7 +48,7 @@ ImplicitCaptioner::ImplicitCaptioner(ImplicitCaptionerConfig config) : config_(c
     positions_ = mlp.declare("positional_embedding", {1, tokens, dim}, Init::normal(kPositionStd));
   }
   if (time_dim) {
-    time_ = gate("alpha_cond_time_embed", {*time_dim}, "time_embed_project", 1, *time_dim);
+    time_ = gate("alpha_cond_time_embed", {*time_dim}, "time_embed_project", time_steps, *time_dim);
   }
 }
 
@@ -75,7 +76,7 @@ ImplicitCaption ImplicitCaptioner::forward(const Params& p, const Tensor& image,
   } else {
     out.context = (*fc2_)(p, at::gelu((*fc1_)(p, v))) + p[*positions_];
   }
-  if (time_) out.time_bias = (*time_)(p, v).squeeze(1);
+  if (time_) out.time_bias = (*time_)(p, v).squeeze(1);  // of several timesteps it stays
   return out;
 }
 

@@ -10,12 +10,14 @@ struct ImplicitCaptionerConfig {
   int64_t tokens = 77;                     // of the context
   std::optional<int64_t> time_dim = 1280;  // of the time embedding; none: it is left alone
   bool gated = true;                       // false: an MLP instead of the gate
+  int64_t time_steps = 1;                  // timesteps that have a bias of their own
 };
 
 // What a captioner makes of a batch of images.
 struct ImplicitCaption {
-  Tensor context;                   // [B, tokens, dim]
-  std::optional<Tensor> time_bias;  // [B, time_dim], to be added to the time embedding
+  Tensor context;  // [B, tokens, dim]
+  // [B, time_dim], to be added to the time embedding; [B, time_steps, time_dim] of several
+  std::optional<Tensor> time_bias;
 };
 
 // ODISE's implicit captioner (Xu et al. 2023, equation 3): an image's CLIP embedding v takes the

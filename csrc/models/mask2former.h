@@ -20,6 +20,11 @@ class Mask2FormerHead {
   PixelFeatures pixels(const Params& p, const std::vector<Tensor>& features) const;
   // What queries make of pixels(), or of the like from elsewhere.
   MaskedDecoderOutput decode(const Params& p, const PixelFeatures& features, bool last_only) const;
+  const Mask2FormerConfig& config() const { return config_; }
+
+ protected:
+  // Where a head that is more than this one declares the rest.
+  Scope root() { return Scope(table_); }
 
  private:
   Mask2FormerConfig config_;

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "core/check.h"
+#include "ops/unit.h"
 
 namespace vpd::models {
 
@@ -16,7 +17,6 @@ namespace {
 constexpr const char* kName = "tagging_adapter";
 constexpr double kQueryStd = 0.02;
 constexpr double kScaleStart = 1 / 0.07;  // CLIP's (Radford et al. 2021)
-constexpr double kTiny = 1e-12;           // keeps the direction of a zero vector finite
 
 TaggingAdapterConfig checked(TaggingAdapterConfig config) {
   constexpr const char* kConfig = "TaggingAdapterConfig";
@@ -44,10 +44,6 @@ TaggingBlock::SourceDims source_dims(const TaggingAdapterConfig& config) {
   if (config.text_dim) sources.emplace_back("text", *config.text_dim);
   if (config.image_dim) sources.emplace_back("image", config.dim);
   return sources;
-}
-
-Tensor unit(const Tensor& x) {
-  return x / x.norm(2, at::IntArrayRef{-1}, /*keepdim=*/true).clamp_min(kTiny);
 }
 
 // Throws unless tokens are there if, and only if, the config names their channels.
@@ -222,9 +218,9 @@ Tensor TaggingAdapter::scores(const Params& p, const Tensor& context, const Tens
   const auto product = [](const Tensor& m, const Tensor& h) { return m.matmul(h.t()); };
   switch (config_.head_norm) {
     case HeadNorm::kUnit:
-      return product(mean, unit(fixed));
+      return product(mean, ops::unit(fixed));
     case HeadNorm::kCosine:
-      return p[*scale_] * product(unit(mean), unit(fixed));
+      return p[*scale_] * product(ops::unit(mean), ops::unit(fixed));
     default:
       return product(mean, fixed);
   }

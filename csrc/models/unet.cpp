@@ -237,11 +237,13 @@ UNetOutput UNet::forward(const Params& p, const UNetInputs& in, const UNetTaps& 
   UNetOutput out;
   out.stem_rows = h.size(0);
   MapAccumulator maps(taps);
+  int64_t position = 0;
   const auto run = [&](const UNetBlock& block, Tensor skip, bool skip_up) {
     if (plan.taps_input(block.name)) {
       if (skip.defined()) h = UNetBlock::joined(h, std::exchange(skip, {}), repeat);
       out.blocks[block.name + ":input"] = h;
     }
+    if (position == plan.last && !plan.runs_last) return;
     const auto wanted = plan.map_layers(block.transformer_name());
     const int64_t stride = int64_t{1} << block.level;
     const auto found =
@@ -254,7 +256,6 @@ UNetOutput UNet::forward(const Params& p, const UNetInputs& in, const UNetTaps& 
   };
 
   std::vector<Tensor> skips;
-  int64_t position = 0;
   for (const UNetBlock& block : down_) {
     if (position > plan.last) break;
     run(block, {}, false);

@@ -63,14 +63,22 @@ UNetPlan::UNetPlan(const UNetTaps& taps, const std::vector<AttentionLayer>& laye
               down_blocks - 1, ", middle_block and output_blocks.0..", up_blocks - 1);
     return std::max(down, up);
   };
-  const auto need = [&](int64_t at) { last = std::max(last, at); };
-  for (const std::string& block : inputs_) need(position(block));
+  int64_t last_run = -1;
+  const auto need = [&](int64_t at) { last_run = std::max(last_run, at); };
+  for (const std::string& block : inputs_) last = std::max(last, position(block));
   for (const std::string& block : outputs_) need(position(block));
   if (taps.features) need(down_blocks + 1 + levels * (num_res_blocks + 1) - 1);
   if (taps.noise) need(down_blocks + up_blocks);
+  plan_maps(taps, layers, levels);
+  for (const auto& [name, strides] : strides_) need(position(block_of(name)));
+  last = std::max(last, last_run);
+  runs_last = last == last_run;
+}
 
-  // Maps. An explicit list of layers wins over the selector.
-  std::set<std::string> named(taps.layers.begin(), taps.layers.end());
+// An explicit list of layers wins over the selector.
+void UNetPlan::plan_maps(const UNetTaps& taps, const std::vector<AttentionLayer>& layers,
+                         int64_t levels) {
+  const std::set<std::string> named(taps.layers.begin(), taps.layers.end());
   for (const std::string& name : taps.layers) {
     VPD_CHECK(
         std::any_of(layers.begin(), layers.end(), [&](const auto& l) { return l.name == name; }),
@@ -88,7 +96,6 @@ UNetPlan::UNetPlan(const UNetTaps& taps, const std::vector<AttentionLayer>& laye
   } else {
     plan_means(taps, selected);
   }
-  for (const auto& [name, strides] : strides_) need(position(block_of(name)));
 }
 
 void UNetPlan::plan_means(const UNetTaps& taps, const std::vector<AttentionLayer>& selected) {

@@ -17,6 +17,8 @@ class UNetPlan {
   // Position of the last block to run: input blocks, then the middle, then output blocks, counted
   // from 0.
   int64_t last = 0;
+  // Whether that block runs: not where its input is all that is asked of it.
+  bool runs_last = false;
 
   bool taps_input(const std::string& block) const { return inputs_.count(block) > 0; }
   bool taps_output(const std::string& block) const { return outputs_.count(block) > 0; }
@@ -26,6 +28,7 @@ class UNetPlan {
       const std::string& transformer) const;
 
  private:
+  void plan_maps(const UNetTaps& taps, const std::vector<AttentionLayer>& layers, int64_t levels);
   void plan_means(const UNetTaps& taps, const std::vector<AttentionLayer>& selected);
   void plan_daam(const UNetTaps& taps, const std::vector<AttentionLayer>& selected, int64_t levels);
 

@@ -1,7 +1,6 @@
 #include "ops/batch_norm.h"
 
 #include <ATen/autocast_mode.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/var_mean.h>
@@ -9,32 +8,13 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "core/check.h"
+#include "ops/collectives.h"
 
 namespace vpd::ops {
 namespace {
 using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-// A collective of torch.distributed, through the dispatcher: the core does not link it.
-Tensor collective(const char* name, const Tensor& input, const c10::IValue& how,
-                  const std::string& group) {
-  auto& dispatcher = c10::Dispatcher::singleton();
-  torch::jit::Stack stack{input.contiguous(), how, group};
-  dispatcher.findSchemaOrThrow(name, "").callBoxed(&stack);
-  dispatcher.findSchemaOrThrow("_c10d_functional::wait_tensor", "").callBoxed(&stack);
-  return stack.back().toTensor();
-}
-
-// Of float64 tensors: the sum over all processes, and those of all processes as rows.
-Tensor sum_over(const Tensor& own, const std::string& group) {
-  return collective("_c10d_functional::all_reduce", own, "sum", group);
-}
-
-Tensor gather(const Tensor& own, const ProcessGroup& group) {
-  const char* name = "_c10d_functional::all_gather_into_tensor";
-  return collective(name, own, group.size, group.name).view({group.size, -1});
-}
 
 at::ScalarType wide_type(const Tensor& x) {
   return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;

@@ -82,3 +82,11 @@ def test_check_of_tabletop_segments(run_json, tmp_path):
     words = ["data", "check", "tabletop", "--layout", layout, "--root", tmp_path]
     assert run_json(*words)["splits"][0]["published"] == 500
     assert run_json("data", "check", "--root", tmp_path)["layout"] == layout
+
+
+def test_make_and_check_of_edited_pairs(run_json, tmp_path):
+    make_tabletop(tmp_path, ["val"], {"val": 3}, layout="ip2p", workers=1, progress=False)
+    for words in (["tabletop", "--layout", "ip2p"], ["ip2p"], []):
+        found = run_json("data", "check", *words, "--root", tmp_path)
+        assert (found["ok"], found["trees"][0]["pairs"]) == (True, 3)
+        assert found["trees"][0]["name"] == "tabletop-ip2p/val"

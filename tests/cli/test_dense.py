@@ -18,6 +18,7 @@ from PIL import Image
 import vpd
 from vpd.data import tabletop
 from vpd.data.tabletop.spec import CLASSES
+from vpd.models.vit import ViTConfig
 from vpd.tasks import store
 from vpd.tasks.class_texts import ClassTexts, embed_classes, read_class_texts, templates
 from vpd.tasks.evaluate_dense import evaluate_depth, evaluate_semantic
@@ -166,6 +167,32 @@ def test_a_text_adapter_that_a_model_does_not_have(refused, dense, tmp_path):
     store.save(under(model, text_adapter=False), tmp_path / "bare")
     message = refused("evaluate", "--model", tmp_path / "bare", "--text-adapter", "true")
     assert "trained without one" in message
+
+
+def test_a_vision_transformer(run, run_json, refused, desk, tmp_path):
+    """In the place of the U-Net: predicted, scored and refused what it does not have."""
+    shape = ViTConfig(64, 96, 2, 1, image_size=32, patch_size=8, strides=(4, 8, 16, 32))
+    config = vpd.SemanticConfig(
+        vit=shape, classes=CLASSES, condition="uncond", attention=(), text_adapter=False,
+        channels=8, image_size=(48, 64), stride=(32, 43),
+    )  # fmt: skip
+    store.save(vpd.SemanticSegmenter(config), tmp_path / "vit")
+    words = ["--model", tmp_path / "vit"]
+    run_json("predict", "image.png", "--task", "semantic", *words)
+    found = run_json("evaluate", *words, "--limit", 2)
+    protocol = found["protocol"]
+    assert (protocol["backbone"], protocol["noise"], protocol["condition"]) == (
+        "vit",
+        None,
+        "uncond",
+    )
+    assert protocol["vit"]["patch_size"] == 8
+    assert protocol["test"]["window"] == [48, 64]
+    code, said, _ = run("evaluate", *words, "--limit", 2)
+    assert code == 0
+    assert "2 images, features of a vision transformer" in said
+    assert "got noise=" in refused("evaluate", *words, "--protocol", "latent_match", "--t", 100)
+    assert "has none" in refused("evaluate", *words, "--text-adapter", "false")
 
 
 def test_evaluate_a_folder(run, run_json, refused, dense, tmp_path):

@@ -62,6 +62,26 @@ def test_rendered_samples(options):
         data[4]
 
 
+def test_objects_by_their_colours(options):
+    split = tabletop.load_split("val", limit=6, **options)
+    plain, colored = tabletop.panoptic(split), tabletop.panoptic(split, by="color")
+    assert colored.names == ("floor", "wall", *tabletop.COLORS)
+    assert colored.things == (False, False, *[True] * len(tabletop.COLORS))
+    assert colored[2:4].by == "color"
+    for i, (one, other) in enumerate(zip(plain, colored, strict=True)):
+        a, b = one.read_label(), other.read_label()
+        np.testing.assert_array_equal(a.ids, b.ids)
+        for segment in b.segments:
+            if segment.id > 2:
+                wanted = split.scene(i).objects[segment.id - 3].color
+                assert colored.names[segment.category] == wanted
+        assert [own.category for own in other.read_instances()] == [
+            segment.category for segment in b.segments if segment.id > 2
+        ]
+    with pytest.raises(ValueError, match="by must be one of shape, color"):
+        tabletop.panoptic(split, by="size")
+
+
 @pytest.mark.parametrize("name", COUNTS)
 @pytest.mark.parametrize("reader", [coco_panoptic, ade20k_panoptic])
 def test_read_back_equals_the_rendered_samples(root, options, reader, name):

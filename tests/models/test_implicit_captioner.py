@@ -157,5 +157,5 @@ def test_bad_input_is_explained():
             net(*inputs)
     with pytest.raises(ValueError, match="kind must be 'gated' or 'mlp'"):
         replace(SMALL, kind="gate")
-    with pytest.raises(ValueError, match="must be positive, got 0, 5, 4 and 8"):
+    with pytest.raises(ValueError, match="must be positive, got 0, 5, 4, 8 and 1"):
         vpd.ImplicitCaptioner(replace(SMALL, dim=0))

@@ -145,7 +145,7 @@ def test_configs_that_cannot_be():
     config = small().config
     for changes, message in (
         ({"scenes": ()}, "at least one type"),
-        ({"num_filters": (8,)}, "as many as the autoencoder halves it, 2"),
+        ({"num_filters": (8,)}, "finest map, of stride 4, to it; got 1"),
     ):
         with pytest.raises(ValueError, match=message):
             vpd.DepthEstimator(replace(config, **changes))

@@ -13,7 +13,7 @@ from panoptic_toys import segmenter
 import vpd
 from vpd.data import Instance, PanopticLabel, Segment, tabletop
 from vpd.data.masks import encode_mask
-from vpd.tasks.evaluate_panoptic import _Scores, evaluate_panoptic
+from vpd.tasks.evaluate_panoptic import PanopticScores, evaluate_panoptic
 from vpd.tasks.panoptic_results import PanopticResult
 
 
@@ -127,8 +127,8 @@ def test_perfect_predictions_and_a_guess_without_looking(scenes):
 
 def test_counts_travel_between_processes(scenes):
     model = Guess(scenes)
-    whole, parts = (_Scores(model.config.classes, model.config.things) for _ in range(2))
-    other = _Scores(model.config.classes, model.config.things)
+    whole, parts = (PanopticScores(model.config.classes, model.config.things) for _ in range(2))
+    other = PanopticScores(model.config.classes, model.config.things)
     for i, scene in enumerate(scenes):
         result = model(scene.read_image())
         for scores in (whole, parts if i % 2 else other):

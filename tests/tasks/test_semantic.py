@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 
 import vpd
 from vpd._load import core
+from vpd.config import from_dict
 from vpd.models.autoencoder import AutoencoderConfig
 from vpd.models.unet import UNetConfig
 from vpd.tasks import store
@@ -81,8 +83,12 @@ def test_sliding_matches_vpd(official):
 
 
 @pytest.mark.parametrize(
-    ("size", "crop", "stride"), [((64, 64), 64, 43), ((40, 100), 64, 20), ((150, 97), 32, 21)]
-)
+    ("size", "crop", "stride"),
+    [
+        ((64, 64), 64, 43), ((40, 100), 64, 20), ((150, 97), 32, 21),
+        ((70, 150), (32, 64), (21, 42)), ((20, 150), (32, 64), (32, 10)), ((90, 50), (32, 64), 20),
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("batch", [1, 3])
 def test_bands_equal_a_slow_average(size, crop, stride, batch):
     pixels = torch.randn(1, 3, *size)
@@ -91,16 +97,18 @@ def test_bands_equal_a_slow_average(size, crop, stride, batch):
         return windows + windows.mean(dim=(2, 3), keepdim=True)
 
     height, width = size
+    tall, wide = crop if isinstance(crop, tuple) else (crop, crop)
+    down, right = stride if isinstance(stride, tuple) else (stride, stride)
     total, visits = torch.zeros(3, *size, dtype=torch.double), torch.zeros(size)
-    tops = [*range(0, max(height - crop, 0), stride), max(height - crop, 0)]
-    lefts = [*range(0, max(width - crop, 0), stride), max(width - crop, 0)]
+    tops = [*range(0, max(height - tall, 0), down), max(height - tall, 0)]
+    lefts = [*range(0, max(width - wide, 0), right), max(width - wide, 0)]
     for top in dict.fromkeys(tops):
         for left in dict.fromkeys(lefts):
-            place = (..., slice(top, top + crop), slice(left, left + crop))
+            place = (..., slice(top, top + tall), slice(left, left + wide))
             total[place] += predict(pixels[place].double())[0]
             visits[place[1:]] += 1
     found = list(slide_bands(pixels, predict, crop, stride, batch))
-    assert all(band.shape[1] <= min(crop, height) for band in found)
+    assert all(band.shape[1] <= min(tall, height) for band in found)
     assert torch.allclose(torch.cat(found, dim=1).double(), total / visits, atol=1e-5)
 
 
@@ -173,6 +181,40 @@ def test_the_test_size_keeps_the_ratio_within_limits():
     assert model._resized(picture(100, 100), 1.25).shape[-2:] == (80, 80)
 
 
+def test_rectangular_windows(tmp_path):
+    model = small(image_size=(32, 64), stride=(21, 43))
+    seen = []
+
+    def logits(pixels, *told):
+        seen.append(tuple(pixels.shape[-2:]))
+        return vpd.SemanticSegmenter.logits(model, pixels, *told)
+
+    model.logits = logits
+    found = model(picture(100, 130))  # the shorter side becomes 32
+    assert found.classes.shape == (100, 130)
+    assert set(seen) == {(32, 42)}  # as far as the picture reaches
+    seen.clear()
+    with torch.inference_mode():
+        pixels = model._resized(picture(100, 130), 4.0)
+        assert pixels.shape[-2:] == (128, 166)
+        told = model.condition.states(model, [None])
+        found = torch.cat(list(model._bands(pixels, 4, told)), dim=1)
+    assert set(seen) == {(32, 64)}
+    total, visits = torch.zeros(len(NAMES), 128, 166), torch.zeros(128, 166)
+    with torch.inference_mode():
+        for top in (0, 21, 42, 63, 84, 96):
+            for left in (0, 43, 86, 102):
+                place = (..., slice(top, top + 32), slice(left, left + 64))
+                total[place] += vpd.SemanticSegmenter.logits(model, pixels[place])[0]
+                visits[place[1:]] += 1
+    assert torch.allclose(found, total / visits, atol=1e-4)
+    del model.logits
+    store.save(model, tmp_path, dtype=torch.float32)
+    assert vpd.load(tmp_path).config == model.config
+    config = replace(model.config, image_size=64, stride=43)  # as square ones always were
+    assert from_dict(vpd.SemanticConfig, json.loads(json.dumps(asdict(config)))) == config
+
+
 def test_training_mode_and_weights_survive_a_call():
     model = small().train()
     before = {k: v.clone() for k, v in model.state_dict().items()}
@@ -234,6 +276,7 @@ def test_configs_that_cannot_be():
     for changes, message in (
         ({"classes": ()}, "at least one name"),
         ({"stride": 65}, "stride"),
+        ({"image_size": (32, 64), "stride": (40, 40)}, r"stride must be .* got \(40, 40\)"),
         ({"attention": (1,)}, "cross-attention at strides"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 import trees
 from dense_toys import (
     SIZE,
+    cached_as_uncached,
     curve,
     few_scenes,
     interrupted_and_whole,
@@ -34,9 +35,10 @@ from vpd.train.dense_stream import StreamedTable, augmented_depth
 from vpd.train.dense_table import ResidentTable, depth_target
 from vpd.train.dense_training import DenseRun
 from vpd.train.depth import RECIPE, DepthTrainConfig, DepthTraining, train
-from vpd.train.groups import depth_rule
+from vpd.train.groups import matrix_rule
 from vpd.train.parts import Shares
 
+FROZEN = {"freeze": "unet", "text_adapter": False}
 PADDED = 48  # a crop that the networks, which take multiples of 32, do not
 
 
@@ -68,7 +70,7 @@ def scenes(config):
 
 def test_it_learns_and_writes_a_model_that_measures(config, tmp_path):
     loop = replace(config.loop, steps=40, val_every=20)
-    config = replace(config, loop=loop, freeze="unet", text_adapter=False)
+    config = replace(config, loop=loop, **FROZEN)
     metrics = train(config)
     losses = curve(tmp_path / "run", "loss")
     assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
@@ -87,12 +89,7 @@ def test_interrupted_training_equals_uninterrupted(config, tmp_path, change):
 
 
 def test_training_from_cached_features_equals_training_without(config, tmp_path):
-    config = replace(config, freeze="unet", text_adapter=False, crop=PADDED)
-    for kind in ("none", "float32"):
-        train(replace(config, out=str(tmp_path / kind), feature_cache=kind))
-    plain, cached = weights(tmp_path / "none"), weights(tmp_path / "float32")
-    for key, tensor in plain.items():
-        torch.testing.assert_close(cached[key], tensor, rtol=1e-3, atol=1e-3, msg=key)
+    cached_as_uncached(train, replace(config, **FROZEN, crop=PADDED), tmp_path)
 
 
 def test_pictures_are_padded_and_depth_is_theirs(config):
@@ -224,7 +221,7 @@ def test_a_scenes_type_conditions_its_picture(config, nyu):
 
 def test_groups_of_the_optimizer(config):
     module = DepthTraining(config, DenseRun(build(config)))
-    rule = depth_rule(0.01)
+    rule = matrix_rule(0.01)
     found = {name: rule(name, p) for name, p in module.named_parameters()}
     assert found["unet.input_blocks.0.0.weight"] == (0.01, True)
     assert found["unet.input_blocks.0.0.bias"] == (0.01, False)

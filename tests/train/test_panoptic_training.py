@@ -4,14 +4,21 @@ of a batch add up to it."""
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from dense_toys import curve, few_scenes, interrupted_and_whole, recipe, weights, write_foundation
-from panoptic_toys import HEAD
+from dense_toys import (
+    cached_as_uncached,
+    curve,
+    few_scenes,
+    interrupted_and_whole,
+    recipe,
+    weights,
+    write_foundation,
+)
+from panoptic_toys import HEAD, same_points
 from processes import together
 
 import vpd
@@ -22,7 +29,7 @@ from vpd.losses import PointDraws, mask2former_loss, match
 pytest.importorskip("lightning")
 from vpd.data.dense import dense_names
 from vpd.data.tabletop.pictures import THINGS
-from vpd.train import dense, panoptic
+from vpd.train import mask_criterion
 from vpd.train.dense import samples
 from vpd.train.dense_footprint import dense_footprint
 from vpd.train.dense_model import build_panoptic
@@ -41,9 +48,7 @@ TAGGING = {"queries": 4, "blocks": 1, "heads": 4, "mlp_ratio": 2.0, "image": Fal
 
 @pytest.fixture(scope="module", autouse=True)
 def _few_scenes():
-    with few_scenes(), pytest.MonkeyPatch.context() as patch:
-        # What a run needs is foretold before it; here that would take most of its time.
-        patch.setattr(dense, "dense_footprint", lambda *args: SimpleNamespace(table=str))
+    with few_scenes():
         yield
 
 
@@ -101,27 +106,11 @@ def test_interrupted_training_equals_uninterrupted(config_of, tmp_path, change):
 
 
 def test_training_from_cached_features_equals_training_without(config_of, tmp_path):
-    for kind in ("none", "float32"):
-        config = config_of(feature_cache=kind, **FROZEN)
-        train(replace(config, out=str(tmp_path / kind)))
-    plain, cached = weights(tmp_path / "none"), weights(tmp_path / "float32")
-    for key, tensor in plain.items():
-        torch.testing.assert_close(cached[key], tensor, rtol=1e-3, atol=1e-3, msg=key)
-
-
-def same_points(logits, masks, labels, targets, **options):
-    """The criterion at the same places for all masks, however a batch is divided."""
-    draw = torch.Generator().manual_seed(0)
-    points = options["points"]
-    one, many, few = (torch.rand(1, n, 2, generator=draw) for n in (points, 3 * points, 16))
-    matched = sum(min(len(own), logits[0].shape[1]) for own in labels)
-    every = [one.expand(len(labels), -1, -1), many.expand(matched, -1, -1)]
-    draws = PointDraws(*every, few.expand(matched, -1, -1))
-    return mask2former_loss(logits, masks, labels, targets, **options, draws=[draws] * len(logits))
+    cached_as_uncached(train, config_of(**FROZEN), tmp_path)
 
 
 def test_parts_of_a_batch_add_up_to_it(config_of, monkeypatch):
-    monkeypatch.setattr(panoptic, "mask2former_loss", same_points)
+    monkeypatch.setattr(mask_criterion, "mask2former_loss", same_points)
     config = config_of()
     config = replace(config, loop=replace(config.loop, batch=4, micro_batch=1))
     module = training(config)
@@ -130,8 +119,7 @@ def test_parts_of_a_batch_add_up_to_it(config_of, monkeypatch):
     def step(shares: list[Shares]) -> tuple[float, list[torch.Tensor]]:
         module.zero_grad()
         total = 0.0
-        # All that is asked of the other processes is said as if there were none.
-        monkeypatch.setattr(module, "_whole", lambda step: whole)
+        # What all processes have together is known: one after another stands for each of them.
         for share in shares:
             for number in range(share.passes):
                 loss = module.losses(0, share.part(number))["loss"]
@@ -139,8 +127,8 @@ def test_parts_of_a_batch_add_up_to_it(config_of, monkeypatch):
                 total += float(loss.detach())
         return total, [p.grad for p in module.parameters() if p.grad is not None]
 
-    whole = module._whole(0)
     loss, grads = step([Shares(4)])
+    whole = module._criterion.whole
     batch = module.table.draw(0)
     out = module.run.model.masks(module.features(batch))
     labels, masks = module.objects(batch)
@@ -171,8 +159,8 @@ def test_more_segments_than_queries(config_of):
     module = training(config_of(num_queries=2))
     found = module.losses(0, slice(0, 2))
     want = sum(len(own) for own in module.objects(module.table.draw(0))[0])
-    assert module._whole(0).masks == want > 4
-    assert module._whole(0).weight == 4  # every query has a segment
+    assert module._criterion.whole.masks == want > 4
+    assert module._criterion.whole.weight == 4  # every query has a segment
     assert torch.isfinite(found["loss"])
 
 
@@ -217,7 +205,7 @@ def test_a_loss_by_hand(config_of):
         return mask2former_loss(*args, **{**options, **chosen}, draws=[draws] * len(args[0]))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(panoptic, "mask2former_loss", on_the_grid)
+        patch.setattr(mask_criterion, "mask2former_loss", on_the_grid)
         assert float(module.losses(0, slice(0, 1))["loss"]) == pytest.approx(total, rel=1e-4)
 
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 import trees
 from dense_toys import (
     SIZE,
+    cached_as_uncached,
     curve,
     few_scenes,
     interrupted_and_whole,
@@ -80,7 +81,7 @@ def resident(config, model, **options) -> ResidentTable:
 
 def test_it_learns_and_writes_a_model_that_segments(config, tmp_path):
     loop = replace(config.loop, steps=40, lr=2e-2, val_every=20)
-    config = replace(config, loop=loop, freeze="unet", text_adapter=False, select="best")
+    config = replace(config, loop=loop, **FROZEN, select="best")
     metrics = train(config)
     losses = curve(tmp_path / "run", "loss")
     assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
@@ -112,12 +113,7 @@ def test_interrupted_training_equals_uninterrupted(config, tmp_path, change):
 
 
 def test_training_from_cached_features_equals_training_without(config, tmp_path):
-    for kind in ("none", "float32"):
-        out = str(tmp_path / kind)
-        train(replace(config, out=out, feature_cache=kind, freeze="unet", text_adapter=False))
-    plain, cached = weights(tmp_path / "none"), weights(tmp_path / "float32")
-    for key, tensor in plain.items():
-        torch.testing.assert_close(cached[key], tensor, rtol=1e-3, atol=1e-3, msg=key)
+    cached_as_uncached(train, replace(config, **FROZEN), tmp_path)
 
 
 def test_views_are_pictures_and_their_mirror_images(config):

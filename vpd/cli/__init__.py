@@ -25,7 +25,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "vpd.cli.predict:predict",
         "masks by sentence, classes or depth, of an image, a folder or a video",
     ),
-    "maps": ("vpd.cli.maps:maps", "draw what each word or token attends to"),
+    "maps": (
+        "vpd.cli.maps:maps",
+        "draw what each word or token attends to, or clusters of features",
+    ),
     "evaluate": ("vpd.cli.evaluate:evaluate", "score a model on a data set"),
     "ground": (
         "vpd.cli.ground:ground",

@@ -10,9 +10,10 @@ from vpd.cli.answer import Answer, plain
 
 if TYPE_CHECKING:
     from vpd.data.check import ReferReport
+    from vpd.data.edit_check import EditReport
     from vpd.data.pair_check import PairsReport
 
-_Layout = Literal["refer", "ade20k", "nyuv2", "coco-panoptic", "ade20k-panoptic"]
+_Layout = Literal["refer", "ade20k", "nyuv2", "coco-panoptic", "ade20k-panoptic", "ip2p"]
 _REFER = ("refcoco", "refcoco+", "refcocog", "refclef")
 
 
@@ -36,7 +37,7 @@ def make(
         name: the data set
         root: folder to write to
         layout: of tabletop: refer (sentences and masks), ade20k (semantic labels), nyuv2 (depth),
-            coco-panoptic or ade20k-panoptic (segments)
+            coco-panoptic or ade20k-panoptic (segments), ip2p (edited pairs)
         splits: of tabletop: any of train, train-10k, val and test
         workers: of tabletop: rendering processes; one per core by default
         mat: of nyuv2: nyu_depth_v2_labeled.mat
@@ -44,7 +45,7 @@ def make(
         table: of ade20k-panoptic: which classes the categories of instances are; by default
             ade20k_instance_catid_mapping.txt beside the pictures' folder
     """
-    report: ReferReport | PairsReport
+    report: ReferReport | PairsReport | EditReport
     if name != "nyuv2" and (mat is not None or splits_mat is not None):
         made = "rendered" if name == "tabletop" else "made from the official maps"
         raise ValueError(f"--mat and --splits-mat are for nyuv2; {name} is {made}")
@@ -86,6 +87,7 @@ def check(
         "nyuv2",
         "coco-panoptic",
         "ade20k-panoptic",
+        "ip2p",
         "folder",
     ]
     | None = None,
@@ -101,7 +103,8 @@ def check(
 
     Args:
         name: the data set; without it, the one that lies in the folder. folder: images, and masks
-            (with classes.txt) or depths, of equal names
+            (with classes.txt) or depths, of equal names. ip2p: edited pairs, a seeds.json and a
+            folder for each instruction
         root: folder that holds it
         split_by: of REFER data sets: maker of the splits (unc, google, umd); usual one by default
         layout: of tabletop: the layout it was written in
@@ -115,22 +118,28 @@ def check(
     from vpd.data.pair_check import SAMPLE, check_pairs
 
     pictures = layout if name == "tabletop" else str(name)
-    return _answer(check_pairs(root, pictures, sample=None if read_all else SAMPLE))
+    sample = None if read_all else SAMPLE
+    if pictures == "ip2p":
+        from vpd.data.edit_check import check_edits
+
+        return _answer(check_edits(root, sample=sample))
+    return _answer(check_pairs(root, pictures, sample=sample))
 
 
 def _only_one(root: Path) -> str:
+    from vpd.data.edit_check import trees_in
     from vpd.data.pair_check import LAYOUTS, layouts_in
     from vpd.data.refer import VARIANTS
 
     refer = [name for name in VARIANTS if (root / name / "instances.json").is_file()]
-    found = [*refer, *layouts_in(root)]
+    found = [*refer, *layouts_in(root), *(["ip2p"] if trees_in(root) else [])]
     if len(found) != 1:
-        known = ", ".join((*VARIANTS, *LAYOUTS))
+        known = ", ".join((*VARIANTS, *LAYOUTS, "ip2p"))
         what = f"several, {', '.join(found)}: say which" if found else f"none of {known}"
         raise ValueError(f"{root}: expected one data set, found {what}")
     return found[0]
 
 
-def _answer(report: ReferReport | PairsReport) -> Answer:
+def _answer(report: ReferReport | PairsReport | EditReport) -> Answer:
     data = asdict(report) | {"ok": report.ok, "recognised": report.recognised}
     return Answer(plain(data), report.table(), code=0 if report.ok else 1)

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vpd.cli.answer import Answer
+from vpd.cli.clusters import OWNERS, clusters_answer
 from vpd.cli.models import DEFAULT, DType
+from vpd.cli.options import check_options
 
 
 def maps(
     image: Path,
-    text: str,
+    text: str = "",
     *,
     out: Path = Path("vpd-out"),
     model: str = DEFAULT,
@@ -29,18 +31,25 @@ def maps(
     shares: bool = False,
     layers: list[str] | None = None,
     head: int | None = None,
+    clusters: int | None = None,
+    block: list[str] | None = None,
+    pca: int | None = None,
+    upsample: Literal["nearest", "bilinear"] | None = None,
+    seed: int | None = None,
+    panoptic: str | None = None,
     device: str = "cpu",
     dtype: DType = "float32",
 ) -> Answer:
-    """Draws what each word or token of a sentence attends to in an image.
+    """Draws what each word or token of a sentence attends to in an image, or clusters of features.
 
     Works from a task model and from a pre-trained diffusion model without any head. Writes
-    NAME.maps.png: one row per
-    timestep and stride, one column per word.
+    NAME.maps.png: one row per timestep and stride, one column per word. With clusters,
+    NAME.clusters.png instead: the image, k-means clusters of the U-Net's features, and the segments
+    of a panoptic model or else the clusters over the image.
 
     Args:
         image: an image file
-        text: a sentence
+        text: a sentence; with clusters what the U-Net is told of the image, nothing by default
         out: folder for the results, made if missing
         model: a shipped model or foundation, or a folder that vpd train or vpd pretrain wrote
         weights: instead of a model: Stable Diffusion v1 (one file or a diffusers folder), with or
@@ -52,8 +61,10 @@ def maps(
         mode: words (the tokens of a word averaged) or tokens (each for itself)
         markers: maps of the start, the end and the padding too
         overlay: over the image in grey; otherwise the bare maps
-        npy: also write each map array, [words or tokens, h, w], as NAME.maps-sSTRIDE-tSTEP.npy
-        steps: timesteps of the noise, one row each; without them the model's own protocol is used
+        npy: also write each map array, [words or tokens, h, w], as NAME.maps-sSTRIDE-tSTEP.npy, or
+            the arrays of clusters as NAME.clusters.npz
+        steps: timesteps of the noise, one row each, or features of all of them for the clusters;
+            without them the model's own protocol is used
         protocol: where that noise goes and what the U-Net is told
         average: one row, averaged over the steps
         fusion: mean (the layers of a stride averaged) or daam (all layers fused on the finest
@@ -61,21 +72,38 @@ def maps(
         shares: each token's share among those of the sentence, at every pixel
         layers: exactly these cross-attention layers instead of the average over all
         head: one attention head instead of the average over all
+        clusters: draw so many clusters of features instead of attention
+        block: of clusters: the U-Net's blocks whose input they are of (8 is output_blocks.8) or,
+            with :output, whose output; the last decoder block before the finest grid by default
+        pca: of clusters: so many principal components of the features
+        upsample: of clusters: from their grid to the image; nearest by default
+        seed: of clusters: of the places where k-means starts; 0 by default
+        panoptic: of clusters: a panoptic model whose segments stand beside them
         device: cpu, cuda or cuda:N
         dtype: precision of the networks
     """
-    from vpd.cli.models import foundation_or_refer
+    from vpd.cli.models import dense_model, foundation_or_refer
     from vpd.tasks.maps import at_timestep, attention_maps, own_fusion, own_noise
     from vpd.viz import maps_figure
 
+    given: dict[str, Any] = {
+        "block": block, "pca": pca, "upsample": upsample, "seed": seed, "panoptic": panoptic,
+        "strides": strides, "mode": mode if mode != "words" else None, "markers": markers or None,
+        "overlay": overlay and None, "average": average or None, "fusion": fusion,
+        "shares": shares or None, "layers": layers, "head": head,
+    }  # fmt: skip
+    what = "attention" if clusters is None else "clusters"
+    check_options(what, given, OWNERS, "what is drawn")
     network = foundation_or_refer(model, weights, device, dtype, token_length)
-    fusion = fusion or own_fusion(network)
     own = own_noise(network)
-    if average and steps is None:
+    noises = None if steps is None else [at_timestep(protocol, t, own) for t in steps]
+    if clusters is not None:
+        segmenter = panoptic and dense_model("panoptic", panoptic, device, dtype)
+        return clusters_answer(network, image, text, clusters, noises, given, segmenter, out, npy)
+    if average and noises is None:
         raise ValueError("average is over steps, got none")
-    specs: list[Any] = [None]
-    if steps is not None:
-        specs = [at_timestep(protocol, t, own) for t in steps]
+    fusion = fusion or own_fusion(network)
+    specs: list[Any] = [None] if noises is None else [*noises]
     if average:
         specs = [specs]
     found = [

@@ -180,12 +180,12 @@ def _asker(
     if task == "depth":
         return lambda image: _depth(network(image, **chosen))
     if given["text"] is not None:
-        chosen["words"] = _words(given["text"], getattr(network.config, "condition", ""))
+        chosen["words"] = words_said(given["text"], getattr(network.config, "condition", ""))
     said = _semantic if task == "semantic" else _panoptic
     return lambda image: said(network(image, **chosen))
 
 
-def _words(text: str, condition: str) -> Any:
+def words_said(text: str, condition: str) -> Any:
     """What a text says to a segmenter: a caption, or words with bars between them."""
     return text if condition == "caption" else [word.strip() for word in text.split("|")]
 

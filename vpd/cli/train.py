@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from vpd.cli.answer import Answer, plain
 from vpd.train import refer
 from vpd.train.dense_config import DepthTrainConfig, SemanticTrainConfig
@@ -16,9 +19,7 @@ def train(config: refer.ReferTrainConfig) -> Answer | None:
     the folder OUT/model. Several processes train together: torchrun --nproc-per-node 4 -m vpd.cli
     train --config ..., or srun.
     """
-    with join() as processes:
-        metrics = refer.train(config)
-    return trained(metrics, config.out) if processes.first else None
+    return _trained(refer.train, config)
 
 
 def train_semantic(config: SemanticTrainConfig) -> Answer | None:
@@ -29,9 +30,7 @@ def train_semantic(config: SemanticTrainConfig) -> Answer | None:
     """
     from vpd.train import semantic
 
-    with join() as processes:
-        metrics = semantic.train(config)
-    return trained(metrics, config.out) if processes.first else None
+    return _trained(semantic.train, config)
 
 
 def train_panoptic(config: PanopticTrainConfig) -> Answer | None:
@@ -42,9 +41,7 @@ def train_panoptic(config: PanopticTrainConfig) -> Answer | None:
     """
     from vpd.train import panoptic
 
-    with join() as processes:
-        metrics = panoptic.train(config)
-    return trained(metrics, config.out) if processes.first else None
+    return _trained(panoptic.train, config)
 
 
 def train_depth(config: DepthTrainConfig) -> Answer | None:
@@ -55,8 +52,12 @@ def train_depth(config: DepthTrainConfig) -> Answer | None:
     """
     from vpd.train import depth
 
+    return _trained(depth.train, config)
+
+
+def _trained(train: Callable[[Any], dict[str, float]], config: Any) -> Answer | None:
     with join() as processes:
-        metrics = depth.train(config)
+        metrics = train(config)
     return trained(metrics, config.out) if processes.first else None
 
 

@@ -55,3 +55,8 @@ def checked_names(where: str, names: object) -> tuple[str, ...]:
     if not found:
         raise ValueError(f"{where}: expected at least one name, got none")
     return found
+
+
+def plain(word: str) -> str:
+    """A name as it is compared: `"Dining_Table "` is `"dining table"`."""
+    return " ".join(word.replace("_", " ").casefold().split())

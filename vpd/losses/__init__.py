@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from vpd.losses.common import Reduction
 from vpd.losses.depth import SilogSums, silog_loss, silog_sums
+from vpd.losses.grounding import GroundingForm, mask_grounding_loss
 from vpd.losses.mask2former import (
     Mask2FormerLoss,
     PointDraws,
@@ -29,6 +30,7 @@ from vpd.losses.tagging import FocusGrad, asymmetric_loss
 
 __all__ = [
     "FocusGrad",
+    "GroundingForm",
     "Mask2FormerLoss",
     "MaskLosses",
     "PointDraws",
@@ -42,6 +44,7 @@ __all__ = [
     "epsilon_loss",
     "mask2former_cost",
     "mask2former_loss",
+    "mask_grounding_loss",
     "mask_losses",
     "match",
     "reconstruction_loss",

@@ -8,6 +8,7 @@ pickle and merge in any order. Percentages are 0-100.
 from __future__ import annotations
 
 from vpd.metrics.depth import DepthMetrics
+from vpd.metrics.edit import EditRegionMetrics, EditScores, EditSimilarity, edit_scores
 from vpd.metrics.instance import InstanceMetrics
 from vpd.metrics.panoptic import PanopticMetrics
 from vpd.metrics.refer import PickScore, ReferMetrics
@@ -16,6 +17,9 @@ from vpd.metrics.tagging import PrecisionRecall, TagMetrics
 
 __all__ = [
     "DepthMetrics",
+    "EditRegionMetrics",
+    "EditScores",
+    "EditSimilarity",
     "InstanceMetrics",
     "PanopticMetrics",
     "PickScore",
@@ -23,4 +27,5 @@ __all__ = [
     "ReferMetrics",
     "SemanticMetrics",
     "TagMetrics",
+    "edit_scores",
 ]

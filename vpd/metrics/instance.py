@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vpd.metrics.names import one_each
+
 if TYPE_CHECKING:
     from vpd.data.segments import Instance
 
@@ -46,13 +48,8 @@ class InstanceMetrics:
     def __init__(self, num_classes: int, names: Sequence[str] | None = None) -> None:
         if num_classes < 1:
             raise ValueError(f"InstanceMetrics: expected at least 1 class, got {num_classes}")
-        if names is not None and (len(names) != num_classes or len(set(names)) != num_classes):
-            raise ValueError(
-                f"InstanceMetrics: expected {num_classes} different names, got {len(names)}, "
-                f"{len(set(names))} of them different"
-            )
         self.num_classes = num_classes
-        self.names = tuple(names) if names is not None else None
+        self.names = one_each("InstanceMetrics", names, num_classes)
         self._pictures: list[tuple[tuple[Instance, ...], tuple[Instance, ...]]] = []
 
     def update(self, predictions: Sequence[Instance], target: Sequence[Instance]) -> None:

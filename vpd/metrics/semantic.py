@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vpd._load import core
+from vpd.metrics.names import one_each
 
 __all__ = ["SemanticMetrics"]
 
@@ -52,15 +53,10 @@ class SemanticMetrics:
     ) -> None:
         if variant not in _VARIANTS:
             raise ValueError(f"SemanticMetrics: variant must be 'mmseg' or 'd2', got {variant!r}")
-        if names is not None and (len(names) != num_classes or len(set(names)) != num_classes):
-            raise ValueError(
-                f"SemanticMetrics: expected {num_classes} different names, got {len(names)}, "
-                f"{len(set(names))} of them different"
-            )
         self.num_classes = num_classes
         self.ignore_index = ignore_index
         self.variant = variant
-        self.names = tuple(names) if names is not None else None
+        self.names = one_each("SemanticMetrics", names, num_classes)
         self._core = core.SemanticMetrics(num_classes, ignore_index)
 
     def update(self, prediction: Tensor | np.ndarray, target: Tensor | np.ndarray) -> None:

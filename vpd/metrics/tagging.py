@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vpd._load import core
+from vpd.metrics.names import one_each
 
 __all__ = ["PrecisionRecall", "TagMetrics"]
 
@@ -61,17 +62,12 @@ class TagMetrics:
         recall_at: Sequence[int] = (5,),
         names: Sequence[str] | None = None,
     ) -> None:
-        if names is not None and (len(names) != num_classes or len(set(names)) != num_classes):
-            raise ValueError(
-                f"TagMetrics: expected {num_classes} different names, got {len(names)}, "
-                f"{len(set(names))} of them different"
-            )
         if any(k < 1 for k in recall_at):
             raise ValueError(f"TagMetrics: recall_at must be at least 1, got {list(recall_at)}")
         self.num_classes = num_classes
         self.threshold = threshold
         self.recall_at = tuple(recall_at)
-        self.names = tuple(names) if names is not None else None
+        self.names = one_each("TagMetrics", names, num_classes)
         self._core = core.TagMetrics(num_classes)
 
     def update(self, scores: Tensor | np.ndarray, target: Tensor | np.ndarray) -> None:

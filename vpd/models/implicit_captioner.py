@@ -32,6 +32,8 @@ class ImplicitCaptionerConfig:
     """``gated``, ODISE's code: the states of the empty sentence plus tanh(alpha) * (W v + P), where
     alpha starts at 0. ``mlp``, its equation 3: MLP(v) + P; without the places P all tokens would
     be one."""
+    time_steps: int = 1
+    """Timesteps of the U-Net that each have a bias of their own."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("gated", "mlp"):
@@ -46,7 +48,8 @@ class ImplicitCaption(NamedTuple):
     context: Tensor
     """[B, tokens, dim]."""
     time_bias: Tensor | None
-    """[B, time_dim], added to the U-Net's time embedding; None without ``time_dim``."""
+    """[B, time_dim], added to the U-Net's time embedding; [B, time_steps, time_dim] of several
+    timesteps; None without ``time_dim``."""
 
 
 class ImplicitCaptioner(CoreModule[ImplicitCaptionerConfig]):

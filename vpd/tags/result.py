@@ -50,12 +50,11 @@ class TagResult:
         Raises:
             ValueError: Another extension.
         """
-        path = Path(path)
-        if path.name.lower().endswith(".figure.png"):
-            return self.show().save(path)
-        if path.suffix.lower() != ".json":
-            raise ValueError(f"{path}: expected a name ending in .json or .figure.png")
-        said = {"tags": list(self.names), "scores": [score for _, score in self.tags]}
-        with atomic_write(path) as file:
-            file.write((json.dumps(said, ensure_ascii=False) + "\n").encode())
-        return path
+        from vpd.viz.files import save_as
+
+        def tags(path: Path) -> None:
+            said = {"tags": list(self.names), "scores": [score for _, score in self.tags]}
+            with atomic_write(path) as file:
+                file.write((json.dumps(said, ensure_ascii=False) + "\n").encode())
+
+        return save_as(path, {".figure.png": lambda path: self.show().save(path), ".json": tags})

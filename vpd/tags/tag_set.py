@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vpd.data.files import atomic_write
-from vpd.data.naming import checked_names
+from vpd.data.naming import checked_names, plain
 from vpd.models.clip_text import CLIPTextEncoder
 from vpd.tags.tagger import Tag
 from vpd.tasks.class_texts import embed_classes, embed_sentences, synonyms, templates
@@ -255,11 +255,6 @@ class TagSet:
         with atomic_write(path) as file:
             file.write((json.dumps(said, indent=1, ensure_ascii=False) + "\n").encode())
         return path
-
-
-def plain(word: str) -> str:
-    """A word as it is compared: ``"Dining_Table "`` is ``"dining table"``."""
-    return " ".join(word.replace("_", " ").casefold().split())
 
 
 def read_thresholds(path: str | os.PathLike[str], count: int) -> tuple[float, ...]:

@@ -100,15 +100,15 @@ def synonyms(name: str) -> list[str]:
 
 @torch.no_grad()
 def embed_sentences(
-    text: CLIPTextEncoder, sentences: Sequence[str], *, joint: bool = False
+    text: CLIPTextEncoder, sentences: Sequence[str], *, joint: bool = False, unit: bool = True
 ) -> Tensor:
-    """The encoder's pooled state of each sentence, or its unit vector in the space that pictures
-    share.
+    """The encoder's pooled state of each sentence, or its place in the space that pictures share.
 
     Args:
         text: A text encoder; for ``joint`` one with a projection.
         sentences: N of them.
         joint: Which of the two.
+        unit: Scale places to length 1.
 
     Returns:
         float32 [N, C], on the CPU.
@@ -120,7 +120,8 @@ def embed_sentences(
         return out.pooled.float().cpu()
     if out.projected is None:
         raise ValueError("this text encoder has no projection into a space that pictures share")
-    return F.normalize(out.projected.float(), dim=-1).cpu()
+    rows = out.projected.float()
+    return (F.normalize(rows, dim=-1) if unit else rows).cpu()
 
 
 def embed_classes(

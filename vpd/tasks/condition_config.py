@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from vpd.images import Size
 from vpd.models.clip_image import CLIPImageConfig
 from vpd.models.clip_text import CLIPTextConfig
 from vpd.models.tagging_adapter import TaggingAdapterConfig
@@ -43,15 +44,21 @@ class ConditionedConfig(DenseConfig):
     tag_source: TagSource = "all_classes"
     """``tagging``: what its text is: the embeddings of ``all_classes``, the ``tags`` of the
     picture, or ``none``."""
-    image_size: int = 512
-    """Side of the square pictures that it is trained on."""
+    image_size: Size = 512
+    """Height and width, or the side, of the pictures that it is trained on."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.classes:
             raise ValueError(f"{self._own('classes')}: expected at least one name, got none")
         check_choice(self._own("condition"), self.condition, get_args(ConditionName))
         check_choice(self._own("tag_source"), self.tag_source, get_args(TagSource))
         check_attention(self.condition, self.attention)
+        if self.vit is not None and self.condition != "uncond":
+            raise ValueError(
+                f"{self._own('vit')}: a vision transformer is told nothing, condition must be "
+                f"uncond, got {self.condition}"
+            )
         self._check_parts()
 
     def _own(self, field: str) -> str:

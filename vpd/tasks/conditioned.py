@@ -14,7 +14,7 @@ from vpd.images import read_image, to_network
 from vpd.models.clip_text import CLIPTextEncoder
 from vpd.models.unet import UNetOutput, feature_dims
 from vpd.tasks.condition_config import ConditionedConfig
-from vpd.tasks.conditions import CONDITIONS, States, Tagging
+from vpd.tasks.conditions import CONDITIONS, States, Tagging, Untold
 from vpd.tasks.dense import Context, DenseModel
 from vpd.tasks.dense_results import TaggedResult
 
@@ -24,7 +24,7 @@ C = TypeVar("C", bound=ConditionedConfig)
 
 
 class ConditionedModel(DenseModel[C]):
-    """Autoencoder, U-Net and what the U-Net is told; a task puts its head on it.
+    """Backbone and what it is told; a task puts its head on it.
 
     ``class_embeddings`` [K, C] holds one pooled text embedding for each class, so that no text
     encoder is needed where the classes are all that is said.
@@ -39,14 +39,15 @@ class ConditionedModel(DenseModel[C]):
 
     def __init__(self, config: C) -> None:
         super().__init__(config)
-        self.condition = CONDITIONS[config.condition](config)
+        kind = CONDITIONS[config.condition] if config.vit is None else Untold
+        self.condition = kind(config)
         self.condition.attach(self)
 
     @property
     def map_channels(self) -> tuple[int, ...]:
         """Of the four maps of :meth:`pyramid`, fine to coarse."""
         tokens = self.condition.tokens or 0
-        return feature_dims(self.unet.feature_channels, tokens, self.config.attention)
+        return feature_dims(self.feature_channels, tokens, self.config.attention)
 
     @property
     def adapts(self) -> bool:

@@ -34,7 +34,7 @@ from vpd.tasks.condition_config import ConditionedConfig
 from vpd.tasks.dense import Context
 from vpd.tokens import tokenize
 
-__all__ = ["CONDITIONS", "Condition", "States", "padded"]
+__all__ = ["CONDITIONS", "Condition", "States", "Tagging", "Untold", "padded"]
 
 States = tuple[Tensor, Tensor | None]
 """Tokens [B or 1, n, C], and bool [B or 1, n], True = a token; None: all are."""
@@ -272,6 +272,25 @@ class Tagging(Condition):
             new = sorted(tags - self._known.keys())
             if new:
                 self._known |= zip(new, embed_classes(model.text, new, "single"), strict=True)
+
+
+class Untold(Condition):
+    """Of a backbone that takes no text."""
+
+    tokens = 0
+
+    def attach(self, model: Any) -> None:
+        """There is nothing to be said with."""
+
+    def constant(self, model: Any) -> Tensor:
+        return torch.zeros(0, self.width, device=model.device)
+
+    def context(self, model: Any, states: States, seen: Tensor | None) -> Context:
+        if states[0].numel():
+            raise ValueError(
+                f"a vision transformer is told nothing, got states {list(states[0].shape)}"
+            )
+        return Context(*states)
 
 
 CONDITIONS: dict[str, type[Condition]] = {

@@ -1,5 +1,6 @@
-"""What tasks with a value for every pixel share: one pass of the U-Net, told something about the
-picture, under a head."""
+"""What tasks with a value for every pixel share: one pass of a backbone under a head. It is a
+diffusion model's U-Net, told something about the picture, or, to measure that against, a plain
+vision transformer."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from vpd.models.autoencoder import AutoencoderConfig, AutoencoderKL
 from vpd.models.unet import Taps, UNet, UNetConfig, UNetOutput
+from vpd.models.vit import ViTBackbone, ViTConfig
 from vpd.noise import encode_under
 from vpd.protocol import NoiseSpec
 
@@ -37,6 +39,18 @@ class DenseConfig:
     """``half``: the autoencoder sees images in [-1, 1]. ``none``: in [0, 1]."""
     scale_factor: float = 0.18215
     """What the diffusion model's latents were multiplied with when it was trained."""
+    vit: ViTConfig | None = None
+    """A frozen vision transformer in the place of autoencoder and U-Net: their fields then mean
+    nothing. It sees pictures without noise, is told nothing and has no maps for the head."""
+
+    def __post_init__(self) -> None:
+        own = {"noise": NoiseSpec(), "attention": (), "text_adapter": False, "image_norm": "half"}
+        strange = [name for name, value in own.items() if getattr(self, name) != value]
+        if self.vit is not None and strange:
+            raise ValueError(
+                f"{type(self).__name__}.vit: a vision transformer sees pictures as they are, is "
+                f"told nothing and has no maps, got {strange[0]}={getattr(self, strange[0])!r}"
+            )
 
     @property
     def noises(self) -> tuple[NoiseSpec, ...]:
@@ -44,8 +58,17 @@ class DenseConfig:
         return (self.noise,)
 
     @property
+    def finest(self) -> int:
+        """Pixels between the places of the finest feature map."""
+        if self.vit is not None:
+            return self.vit.strides[0]
+        return 2 ** (len(self.vae.ch_mult) - 1)
+
+    @property
     def multiple(self) -> int:
         """What height and width of a network's input must be multiples of."""
+        if self.vit is not None:
+            return self.vit.strides[-1]
         return 2 ** (len(self.vae.ch_mult) - 1 + len(self.unet.channel_mult) - 1)
 
 
@@ -69,7 +92,8 @@ C = TypeVar("C", bound=DenseConfig)
 
 
 class DenseModel(nn.Module, Generic[C]):
-    """Autoencoder and U-Net; what a task adds tells the U-Net something, and reads it.
+    """A backbone: autoencoder and U-Net, or a vision transformer. What a task adds tells the U-Net
+    something, and reads it.
 
     Args:
         config: Of the task.
@@ -82,6 +106,9 @@ class DenseModel(nn.Module, Generic[C]):
     def __init__(self, config: C) -> None:
         super().__init__()
         self.config = config
+        if config.vit is not None:
+            self.vit = ViTBackbone(config.vit)
+            return
         self.vae = AutoencoderKL(config.vae, encode_only=True)
         self.unet = UNet(config.unet)
         own = {stride for _, place, stride in self.unet.attention_layers() if place != "mid"}
@@ -91,6 +118,16 @@ class DenseModel(nn.Module, Generic[C]):
                 f"attention: this U-Net has cross-attention at strides {sorted(own)} of its "
                 f"latent grid, got {lacking[0]}"
             )
+
+    @property
+    def backbone(self) -> UNet | ViTBackbone:
+        """The network whose features the head reads."""
+        return self.unet if self.config.vit is None else self.vit
+
+    @property
+    def feature_channels(self) -> tuple[int, ...]:
+        """Of its feature maps, fine to coarse, without attention maps."""
+        return tuple(self.backbone.feature_channels)
 
     @property
     def adapts(self) -> bool:
@@ -108,14 +145,15 @@ class DenseModel(nn.Module, Generic[C]):
 
     @property
     def device(self) -> torch.device:
-        return next(self.unet.parameters()).device
+        return next(self.backbone.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.unet.parameters()).dtype
+        return next(self.backbone.parameters()).dtype
 
     def encode_image(self, image: Tensor, keys: Sequence[str] | None = None) -> Tensor:
-        """Latents that the U-Net sees, under the config's noise protocol, without gradient.
+        """Latents that the U-Net sees, under the config's noise protocol, without gradient; a
+        vision transformer sees the image itself.
 
         Args:
             image: [B, 3, H, W] in [-1, 1]; H and W multiples of ``config.multiple``.
@@ -125,6 +163,8 @@ class DenseModel(nn.Module, Generic[C]):
             [B, C, h, w]
         """
         config = self.config
+        if config.vit is not None:
+            return image
         with torch.no_grad():
             (latents,) = encode_under(
                 self.vae, image, [config.noise], config.scale_factor, keys, config.image_norm
@@ -150,13 +190,16 @@ class DenseModel(nn.Module, Generic[C]):
         raise NotImplementedError
 
     def attend(self, latents: Tensor, context: Context) -> UNetOutput:
-        """The U-Net's features and maps.
+        """The U-Net's features and maps, or a vision transformer's features.
 
         Args:
             latents: [B, C, h, w] of :meth:`encode_image`.
             context: Of B pictures, or the same for all of them.
         """
         config, rows = self.config, len(latents)
+        if config.vit is not None:
+            maps = self.vit(latents.float())
+            return UNetOutput(None, tuple(map_.to(latents.dtype) for map_ in maps), {})
         mask = context.mask
         return self.unet(
             latents,

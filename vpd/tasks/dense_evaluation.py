@@ -4,52 +4,40 @@ what it is labelled with."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch.distributed as dist
 
 from vpd.metrics import TagMetrics
-from vpd.tasks.dense import DenseModel
-from vpd.tasks.evaluation import preset_name
+from vpd.tasks.dense import DenseConfig, DenseModel
+from vpd.tasks.evaluation import Scored, preset_name
 from vpd.tasks.samples import check_counts
 from vpd.tasks.words import Words
 
 __all__ = [
     "DenseEvaluation",
+    "TagScores",
     "add_condition",
     "check_names",
     "evaluation_of",
     "shared_samples",
-    "tag_scores",
     "together",
 ]
 
 
 @dataclass(frozen=True)
-class DenseEvaluation:
-    """Scores of one model on one split."""
-
-    metrics: dict[str, float]
-    """By name; ``floor/<name>``: of a prediction that looks at no picture."""
-    protocol: dict[str, Any]
-    """How they were made."""
-    seconds_per_image: float
-    """Of the prediction, without reading the picture."""
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "metrics": self.metrics,
-            "protocol": self.protocol,
-            "seconds_per_image": self.seconds_per_image,
-        }
+class DenseEvaluation(Scored):
+    """Scores of a model with a value for every pixel; ``floor/<name>``: of a prediction that looks
+    at no picture."""
 
     def table(self) -> str:
         """The scores as text."""
         p = self.protocol
         how = ", ".join(f"{k} {v}" for k, v in p["test"].items())
         lines = [
-            f"{p['data']} {p['split']}: {p['images']} images, protocol {p['preset']}",
+            f"{p['data']} {p['split']}: {p['images']} images, {_input(p)}",
             f"test: {how}",
         ]
         if p.get("oracle"):
@@ -65,6 +53,12 @@ class DenseEvaluation:
         if name == "n" or name.startswith("classes"):
             return 0
         return 4 if self.protocol["task"] == "depth" else 2
+
+
+def _input(protocol: dict[str, Any]) -> str:
+    if protocol["backbone"] == "vit":
+        return "features of a vision transformer"
+    return f"protocol {protocol['preset']}"
 
 
 def check_names(model: Sequence[str], data: Sequence[str]) -> None:
@@ -116,8 +110,7 @@ def evaluation_of(
     images = int(scores["n"]) + int(scores.get("skipped", 0))
     protocol = {
         "task": task,
-        "noise": config.noise.to_dict(),
-        "preset": preset_name(config.noise),
+        **_backbone(config),
         "metrics": scored,
         "test": test,
         "text_adapter": config.text_adapter,
@@ -132,6 +125,14 @@ def evaluation_of(
     return DenseEvaluation(scores, protocol, seconds / max(images, 1))
 
 
+def _backbone(config: DenseConfig) -> dict[str, Any]:
+    """What the head reads, and under which noise."""
+    if config.vit is not None:
+        return {"backbone": "vit", "vit": asdict(config.vit), "noise": None, "preset": "none"}
+    noise = config.noise
+    return {"backbone": "unet", "noise": noise.to_dict(), "preset": preset_name(noise)}
+
+
 def add_condition(found: DenseEvaluation, condition: str, source: Words | None) -> DenseEvaluation:
     """Labels scores with what the U-Net was told; an oracle's hold ``oracle`` = 1."""
     if condition == "oracle":
@@ -142,10 +143,28 @@ def add_condition(found: DenseEvaluation, condition: str, source: Words | None) 
     return found
 
 
-def tag_scores(tags: TagMetrics) -> dict[str, float]:
-    """How well a tagging adapter finds the classes of a label, beside the same scores on other
-    pictures' labels."""
-    found = tags.compute()
-    chosen = {name: found[name] for name in ("mAP", "OF1")}
-    chosen["shuffled/mAP"] = tags.shuffled().compute()["mAP"]
-    return {f"tags/{name}": value for name, value in chosen.items()}
+class TagScores:
+    """How well a model's tagging adapter, if it has one, finds the classes of each label, beside
+    the same scores on other pictures' labels."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        classes = len(model.config.classes)
+        self._metrics = TagMetrics(classes) if model.config.condition == "tagging" else None
+
+    def update(self, image: np.ndarray, words: Any, classes: np.ndarray) -> None:
+        """Adds a picture and the ids in its label."""
+        if self._metrics is not None:
+            found = self._model.tags(image, words=words).scores
+            true = np.isin(np.arange(self._metrics.num_classes), classes)
+            self._metrics.update(found[None], true[None])
+
+    def compute(self, group: dist.ProcessGroup | None) -> dict[str, float]:
+        """What all processes have counted."""
+        if self._metrics is None:
+            return {}
+        tags, _ = together(self._metrics, 0.0, group)
+        found = tags.compute()
+        chosen = {name: found[name] for name in ("mAP", "OF1")}
+        chosen["shuffled/mAP"] = tags.shuffled().compute()["mAP"]
+        return {f"tags/{name}": value for name, value in chosen.items()}

@@ -36,17 +36,31 @@ class DepthConfig(DenseConfig):
     norm_groups: int = 16
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.scenes:
             raise ValueError("DepthConfig.scenes: expected at least one type of scene, got none")
-        if len(self.num_filters) != len(self.vae.ch_mult) - 1:
+        if self.vit is not None:
+            _check_strides(self.vit.strides)
+        if 2 ** len(self.num_filters) != self.finest:
             raise ValueError(
-                "DepthConfig.num_filters: depth has the picture's size with as many as the "
-                f"autoencoder halves it, {len(self.vae.ch_mult) - 1}; got {len(self.num_filters)}"
+                "DepthConfig.num_filters: depth has the picture's size with as many as double the "
+                f"finest map, of stride {self.finest}, to it; got {len(self.num_filters)}"
             )
 
 
+def _check_strides(strides: tuple[int, ...]) -> None:
+    """Refuses maps of a vision transformer that a depth head cannot read."""
+    first = strides[0]
+    if first & (first - 1) or strides != tuple(first << i for i in range(4)):
+        raise ValueError(
+            "DepthConfig.vit: strides must be four powers of 2, each twice the one before, got "
+            f"{strides}"
+        )
+
+
 class DepthEstimator(DenseModel[DepthConfig]):
-    """Autoencoder, U-Net, text adapter and head, from a picture to metres.
+    """Autoencoder, U-Net, text adapter and head, from a picture to metres; or a vision transformer
+    and head (``config.vit``).
 
     ``model(image)`` takes what people have; ``model.logits(image)`` takes tensors and is what
     trains. ``class_embeddings`` [scenes, C] holds one pooled text embedding for each type of scene,
@@ -57,12 +71,13 @@ class DepthEstimator(DenseModel[DepthConfig]):
 
     def __init__(self, config: DepthConfig) -> None:
         super().__init__(config)
-        width = config.unet.context_dim
-        self.adapter = TextAdapter(width)
-        self.register_buffer("class_embeddings", torch.zeros(len(config.scenes), width))
-        channels = tuple(self.unet.feature_channels)
+        if config.vit is None:
+            width = config.unet.context_dim
+            self.adapter = TextAdapter(width)
+            self.register_buffer("class_embeddings", torch.zeros(len(config.scenes), width))
+        channels = self.feature_channels
         if len(channels) != 4:
-            raise ValueError(f"a depth head reads four feature maps, the U-Net has {len(channels)}")
+            raise ValueError(f"a depth head reads four feature maps, there are {len(channels)}")
         self.head = DepthHead(
             DepthHeadConfig(
                 dims=channels,
@@ -75,7 +90,9 @@ class DepthEstimator(DenseModel[DepthConfig]):
 
     def states(self, scenes: Tensor | None = None) -> Tensor:
         """What conditions the U-Net, [B, 1, C]: embeddings of types of scenes, int64 [B]; the mean
-        of all if None, [1, 1, C]."""
+        of all if None, [1, 1, C]. A vision transformer is told nothing, [1, 0, C]."""
+        if self.config.vit is not None:
+            return torch.zeros(1, 0, self.config.unet.context_dim, device=self.device)
         if scenes is None:
             return self.class_embeddings.mean(0)[None, None]
         return self.class_embeddings[scenes][:, None]

@@ -12,15 +12,15 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from vpd.metrics import DepthMetrics, SemanticMetrics, TagMetrics
+from vpd.metrics import DepthMetrics, SemanticMetrics
 from vpd.metrics.depth import DepthCrop
 from vpd.tasks.dense_evaluation import (
     DenseEvaluation,
+    TagScores,
     add_condition,
     check_names,
     evaluation_of,
     shared_samples,
-    tag_scores,
     together,
 )
 from vpd.tasks.depth import DepthEstimator
@@ -70,7 +70,7 @@ def evaluate_semantic(
     check_names(names, samples.names)
     config = model.config
     metrics = SemanticMetrics(len(names), samples.ignore_index, variant, names)
-    tags = TagMetrics(len(names)) if config.condition == "tagging" else None
+    tags = TagScores(model)
     source = words_of(config.condition, config.tag_source, samples, words)
     seconds = 0.0
     for sample in shared_samples(samples, limit, group, progress):
@@ -80,14 +80,9 @@ def evaluate_semantic(
         result = model(image, words=said, mode=mode, scales=scales, flip=flip, batch=batch)
         seconds += time.perf_counter() - start
         metrics.update(result.classes, label)
-        if tags is not None:
-            true = np.isin(np.arange(len(names)), label)
-            tags.update(model.tags(image, words=said).scores[None], true[None])
+        tags.update(image, said, label)
     metrics, seconds = together(metrics, seconds, group)
-    scores = metrics.compute(per_class=per_class)
-    if tags is not None:
-        tags, _ = together(tags, 0.0, group)
-        scores |= tag_scores(tags)
+    scores = metrics.compute(per_class=per_class) | tags.compute(group)
     if floors is not None:
         scores["floor/mIoU"] = _majority(floors, samples, limit, metrics)
     test = {"mode": mode, "scales": list(scales), "flip": flip, "window": model.config.image_size}

@@ -11,20 +11,20 @@ import numpy as np
 import torch.distributed as dist
 
 from vpd.data.segments import PanopticLabel, Segment, SegmentMap
-from vpd.metrics import InstanceMetrics, PanopticMetrics, SemanticMetrics, TagMetrics
+from vpd.metrics import InstanceMetrics, PanopticMetrics, SemanticMetrics
 from vpd.tasks.dense_evaluation import (
     DenseEvaluation,
+    TagScores,
     add_condition,
     check_names,
     evaluation_of,
     shared_samples,
-    tag_scores,
     together,
 )
 from vpd.tasks.panoptic import PanopticSegmenter
 from vpd.tasks.words import words_of
 
-__all__ = ["evaluate_panoptic"]
+__all__ = ["PanopticScores", "evaluate_panoptic", "floor_scores"]
 
 _SEMANTIC = ("mIoU", "mAcc", "aAcc", "fwIoU")
 
@@ -73,8 +73,8 @@ def evaluate_panoptic(
             f"the model and the data set disagree on which of {', '.join(config.classes[:3])}, ... "
             "are things: expected the same"
         )
-    scores = _Scores(config.classes, config.things)
-    tags = TagMetrics(len(config.classes)) if config.condition == "tagging" else None
+    scores = PanopticScores(config.classes, config.things)
+    tags = TagScores(model)
     source = words_of(config.condition, config.tag_source, samples, words)
     seconds = 0.0
     for sample in shared_samples(samples, limit, group, progress):
@@ -85,16 +85,11 @@ def evaluate_panoptic(
         seconds += time.perf_counter() - start
         scores.update(result, result.classes, label)
         scores.instances.update(result.instances, sample.read_instances())
-        if tags is not None:
-            true = np.isin(np.arange(len(config.classes)), [s.category for s in label.segments])
-            tags.update(model.tags(image, words=said).scores[None], true[None])
+        tags.update(image, said, np.array([s.category for s in label.segments], np.int64))
     scores, seconds = together(scores, seconds, group)
-    found = scores.compute(per_class)
-    if tags is not None:
-        tags, _ = together(tags, 0.0, group)
-        found |= tag_scores(tags)
+    found = scores.compute(per_class) | tags.compute(group)
     if floors is not None:
-        found |= _floor(floors, samples, limit)
+        found |= floor_scores(floors, samples, limit)
     test = {
         "mode": "whole",
         "side": config.image_size,
@@ -106,8 +101,13 @@ def evaluate_panoptic(
     return add_condition(result_of, config.condition, source)
 
 
-class _Scores:
-    """All that is counted of predictions."""
+class PanopticScores:
+    """Segments, objects and classes of pictures, counted together.
+
+    Args:
+        names: Of the classes.
+        things: By class, whether it has countable objects.
+    """
 
     def __init__(self, names: Sequence[str], things: Sequence[bool]) -> None:
         self.segments = PanopticMetrics(things, names)
@@ -120,7 +120,7 @@ class _Scores:
         self.segments.update(found, label)
         self.semantic.update(classes, label.semantic(self.ignore))
 
-    def merge(self, other: _Scores) -> None:
+    def merge(self, other: PanopticScores) -> None:
         self.segments.merge(other.segments)
         self.instances.merge(other.instances)
         self.semantic.merge(other.semantic)
@@ -135,7 +135,7 @@ class _Scores:
         return found | {name: pixels[name] for name in kept} | {"n": pictures}
 
 
-def _floor(train: Any, samples: Any, limit: int | None) -> dict[str, float]:
+def floor_scores(train: Any, samples: Any, limit: int | None) -> dict[str, float]:
     """Scores of the training split's most frequent class at each place, a segment each."""
     if not len(train):
         raise ValueError("floors: expected pictures of a training split, got none")
@@ -150,7 +150,7 @@ def _floor(train: Any, samples: Any, limit: int | None) -> dict[str, float]:
     guess = PanopticLabel(
         (usual + 1).astype(np.int32), tuple(Segment(int(c) + 1, int(c)) for c in np.unique(usual))
     )
-    scores = _Scores(samples.names, samples.things)
+    scores = PanopticScores(samples.names, samples.things)
     for i in range(min(len(samples), limit or len(samples))):
         scores.update(guess, usual, samples[i].read_label())
     found = scores.compute()

@@ -15,7 +15,7 @@ from vpd.tasks.refer import ReferSegmenter
 from vpd.tasks.refer_scores import Scores
 from vpd.tasks.samples import ReferSamples
 
-__all__ = ["COLUMNS", "Evaluation", "preset_name", "scored", "under"]
+__all__ = ["COLUMNS", "Evaluation", "Scored", "preset_name", "scored", "under"]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -31,18 +31,15 @@ _PUBLISHED = {
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """Scores of one model on one split under one protocol."""
+class Scored:
+    """What is found by scoring a model on a split, and how."""
 
     metrics: dict[str, float]
-    """Percentages by name: ``oIoU``; ``<kind>/oIoU`` of one kind of sentence; ``text_blind/oIoU``
-    of the same model given
-    the empty sentence; ``floor/<name>``, the P@0.5 of perfect masks on guessed objects."""
+    """By name."""
     protocol: dict[str, Any]
-    """How they were made: ``noise`` and its ``preset``, ``image_size``, ``data``, ``split``,
-    ``images``, ``sentences``, ..."""
+    """How they were made: ``noise`` and its ``preset``, ``data``, ``split``, ``images``, ..."""
     seconds_per_image: float
-    """Encoding and all sentences of a picture, without reading it."""
+    """All that is computed for a picture, without reading it."""
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -50,6 +47,15 @@ class Evaluation:
             "protocol": self.protocol,
             "seconds_per_image": self.seconds_per_image,
         }
+
+
+@dataclass(frozen=True)
+class Evaluation(Scored):
+    """Scores of a referring segmenter, in percent.
+
+    ``metrics``: ``oIoU``; ``<kind>/oIoU`` of one kind of sentence; ``text_blind/oIoU`` of the same
+    model given the empty sentence; ``floor/<name>``, the P@0.5 of perfect masks on guessed objects.
+    """
 
     def table(self) -> str:
         """The scores as text, with everything that they should be read against."""

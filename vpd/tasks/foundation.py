@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,9 @@ from vpd.models.clip import CLIP, CLIPConfig
 from vpd.models.clip_text import CLIPTextConfig, CLIPTextEncoder
 from vpd.models.unet import UNet, UNetConfig
 from vpd.tokens import tokenize
+
+if TYPE_CHECKING:
+    from vpd.diffusion import NoiseSource, Sampler, StepWatcher
 
 __all__ = ["Foundation", "FoundationConfig"]
 
@@ -57,14 +61,38 @@ class Foundation(nn.Module):
         steps: int = 50,
         guidance: float = 4.0,
         generator: torch.Generator | None = None,
+        sampler: Sampler | None = None,
+        noise: NoiseSource | None = None,
+        on_step: StepWatcher | None = None,
     ) -> Tensor:
-        """Draws one image per caption by DDIM with classifier-free guidance.
+        """Draws one image per caption with classifier-free guidance.
+
+        Args:
+            texts: Captions.
+            steps: Steps of DDIM, if no sampler is given.
+            guidance: 1 = none; larger follows the captions more closely.
+            generator: Source of the noise of the whole batch.
+            sampler: How to get from noise to latents.
+            noise: Source of the noise instead of a generator: with
+                :class:`vpd.diffusion.SampleNoise` an image does not depend on its batch.
+            on_step: Told after every step.
 
         Returns:
             [B, 3, image_size, image_size] in [-1, 1].
+
+        Raises:
+            ValueError: A generator beside a source of noise.
         """
-        states, empty = self.encode_text(texts), self.encode_text([""])
-        return self.draw(states, empty, steps=steps, guidance=guidance, generator=generator)
+        return self.draw(
+            self.encode_text(texts),
+            self.encode_text([""]),
+            steps=steps,
+            guidance=guidance,
+            generator=generator,
+            sampler=sampler,
+            noise=noise,
+            on_step=on_step,
+        )
 
     @torch.no_grad()
     def draw(
@@ -75,18 +103,20 @@ class Foundation(nn.Module):
         steps: int = 50,
         guidance: float = 4.0,
         generator: torch.Generator | None = None,
+        sampler: Sampler | None = None,
+        noise: NoiseSource | None = None,
+        on_step: StepWatcher | None = None,
     ) -> Tensor:
         """:meth:`sample` from token states [B, N, C] of captions and [1, N, C] of the empty one."""
-        from vpd.diffusion import ddim_sample
+        from vpd.diffusion import START, GuidedUNet, Sampler, generator_noise, sample
 
+        if noise is not None and generator is not None:
+            raise ValueError("expected a generator or a source of noise, got both")
+        sampler = sampler or Sampler("ddim", steps)
+        noise = noise or generator_noise(generator)
         size = self.config.image_size // 2 ** (len(self.config.vae.ch_mult) - 1)
-        latents = ddim_sample(
-            self.unet,
-            states,
-            empty.expand_as(states),
-            (len(states), self.config.unet.in_channels, size, size),
-            steps=steps,
-            guidance=guidance,
-            generator=generator,
-        )
+        unet = GuidedUNet(self.unet, states, empty, text_guidance=guidance)
+        shape = (len(states), self.config.unet.in_channels, size, size)
+        start = sampler.initial_scale * noise(START, torch.empty(shape, device=states.device))
+        latents = sample(unet, sampler, start, noise, on_step=on_step)
         return self.vae.decode(latents / self.config.scale_factor).clamp(-1, 1)

@@ -16,6 +16,7 @@ from vpd.images import read_image, to_network
 from vpd.models.unet import Taps
 from vpd.noise import encode_under
 from vpd.protocol import NoiseSpec
+from vpd.tasks.dense import DenseModel
 from vpd.tasks.foundation import Foundation
 from vpd.tasks.refer import ReferSegmenter
 from vpd.tokens import EOS, token_strings, token_words, tokenize
@@ -187,16 +188,16 @@ def own_fusion(model: ReferSegmenter | Foundation) -> Literal["mean", "daam"]:
     return model.config.attn_fusion if isinstance(model, ReferSegmenter) else "mean"
 
 
-def own_noise(model: ReferSegmenter | Foundation) -> NoiseSpec:
+def own_noise(model: ReferSegmenter | Foundation | DenseModel[Any]) -> NoiseSpec:
     """The protocol of a model; for a foundation a clean latent, scaled as in its training, at 1."""
-    if isinstance(model, ReferSegmenter):
-        return model.config.noise
-    return NoiseSpec(latent_scale=model.config.scale_factor)
+    if isinstance(model, Foundation):
+        return NoiseSpec(latent_scale=model.config.scale_factor)
+    return model.config.noise
 
 
-def image_norm(model: ReferSegmenter | Foundation) -> Literal["half", "none"]:
+def image_norm(model: ReferSegmenter | Foundation | DenseModel[Any]) -> Literal["half", "none"]:
     """How a model's autoencoder sees images."""
-    return model.config.image_norm if isinstance(model, ReferSegmenter) else "half"
+    return "half" if isinstance(model, Foundation) else model.config.image_norm
 
 
 def at_timestep(protocol: str, t: int, like: NoiseSpec) -> NoiseSpec:
@@ -212,7 +213,9 @@ def context(model: ReferSegmenter | Foundation, ids: Tensor) -> Tensor:
 
 
 def noisy_latents(
-    model: ReferSegmenter | Foundation, pixels: Tensor, noises: Sequence[NoiseSpec]
+    model: ReferSegmenter | Foundation | DenseModel[Any],
+    pixels: Tensor,
+    noises: Sequence[NoiseSpec],
 ) -> list[Tensor]:
     """What a model's U-Net sees of pictures [I, 3, H, W] in [-1, 1] under each of several noise
     protocols: :func:`vpd.noise.encode_under`."""

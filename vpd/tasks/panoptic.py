@@ -82,7 +82,7 @@ class PanopticSegmenter(ConditionedModel[PanopticConfig]):
         width, maps = config.channels, self.map_channels
         if len(maps) < _LEVELS:
             raise ValueError(
-                f"a panoptic head reads {_LEVELS} feature maps or more, the U-Net has {len(maps)}"
+                f"a panoptic head reads {_LEVELS} feature maps or more, there are {len(maps)}"
             )
         finest = maps[:1] if config.upsample_finest else ()
         self.head = Mask2FormerHead(

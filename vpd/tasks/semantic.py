@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vpd._load import core
-from vpd.images import read_image, scaled
+from vpd.images import read_image, scaled, sides
 from vpd.models.fpn import FPN, FPNConfig, SemanticFPNHead, SemanticFPNHeadConfig
 from vpd.models.unet import UNetOutput
 from vpd.models.uper_head import FCNHead, FCNHeadConfig, UperNetHead, UperNetHeadConfig
@@ -30,7 +30,7 @@ SCALES = (1.0, 1.125, 1.25, 1.375, 1.5)
 
 class SemanticSegmenter(ConditionedModel[SemanticConfig]):
     """Autoencoder, U-Net, what the U-Net is told (:mod:`vpd.tasks.conditions`) and head, from a
-    picture to the class of each pixel.
+    picture to the class of each pixel; or a vision transformer and head (``config.vit``).
 
     ``model(image)`` takes what people have; ``model.logits(image)`` takes tensors and is what
     trains.
@@ -61,7 +61,7 @@ class SemanticSegmenter(ConditionedModel[SemanticConfig]):
             self.aux_head = FCNHead(FCNHeadConfig(dims[2], count, dropout=config.dropout))
 
     def scores(self, out: UNetOutput, *, generator: torch.Generator | None = None) -> Tensor:
-        """Raw class scores [B, K, h, w] on the latent's own grid.
+        """Raw class scores [B, K, h, w] on the grid of the finest feature map.
 
         Args:
             generator: What dropout draws from in training mode.
@@ -189,7 +189,7 @@ class SemanticSegmenter(ConditionedModel[SemanticConfig]):
     def _resized(self, picture: np.ndarray, scale: float) -> Tensor:
         """The picture as a test of that scale sees it, [1, 3, H, W] in [-1, 1] on the CPU."""
         height, width = picture.shape[:2]
-        factor, side = scale, self.config.image_size
+        factor, side = scale, min(sides(self.config.image_size))
         if self.config.resize == "keep_ratio":
             factor *= min(4 * side / max(height, width), side / min(height, width))
         return scaled(picture, factor)
@@ -197,8 +197,8 @@ class SemanticSegmenter(ConditionedModel[SemanticConfig]):
     def _bands(self, pixels: Tensor, batch: int, told: States) -> Iterator[Tensor]:
         """Class scores of a picture [1, 3, H, W] by sliding windows, float32 [K, rows, W] on the
         CPU, from top to bottom."""
-        side, stride = self.config.image_size, self.config.stride
-        return slide_bands(pixels, lambda seen: self._predict(seen, told), side, stride, batch)
+        size, stride = self.config.image_size, self.config.stride
+        return slide_bands(pixels, lambda seen: self._predict(seen, told), size, stride, batch)
 
     def _predict(self, pixels: Tensor, told: States) -> Tensor:
         return self.logits(pixels.to(self.device, self.dtype), *told).cpu()

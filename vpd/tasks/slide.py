@@ -8,6 +8,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from vpd.images import Size, sides
 from vpd.tasks.windows import slide_windows
 
 __all__ = ["slide_bands"]
@@ -16,8 +17,8 @@ __all__ = ["slide_bands"]
 def slide_bands(
     pixels: Tensor,
     predict: Callable[[Tensor], Tensor],
-    crop: int,
-    stride: int,
+    crop: Size,
+    stride: Size,
     batch: int,
 ) -> Iterator[Tensor]:
     """Mean of what overlapping windows predict (mmsegmentation's ``slide_inference``), from top to
@@ -26,17 +27,17 @@ def slide_bands(
 
     Args:
         pixels: [1, C, H, W].
-        predict: From windows [n, C, h, w] to float [n, K, h, w] on the CPU; h and w are ``crop``,
-            or the picture's where that is smaller.
-        crop: Side of a window.
-        stride: Between windows; the last ones end with the picture.
+        predict: From windows [n, C, h, w] to float [n, K, h, w] on the CPU; h and w are those
+            of ``crop``, or the picture's where that is smaller.
+        crop: Height and width of a window, or its side.
+        stride: Between windows, along y and x or along both; the last ones end with the picture.
         batch: Windows at a time.
 
     Yields:
         [K, rows, W]; together [K, H, W].
     """
     height, width = pixels.shape[-2:]
-    tall, wide = min(crop, height), min(crop, width)
+    tall, wide = min(sides(crop)[0], height), min(sides(crop)[1], width)
     rows = [
         (top, [left for _, left in places])
         for top, places in groupby(slide_windows(height, width, crop, stride), lambda p: p[0])

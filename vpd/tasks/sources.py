@@ -1,8 +1,9 @@
-"""Models from weights of others: Stable Diffusion v1, and the official VPD checkpoints on top of
-it."""
+"""Models from weights of others: Stable Diffusion v1, CLIP, and the official checkpoints of VPD and
+ODISE on top of them."""
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,16 +14,25 @@ import torch
 from torch import nn
 
 from vpd.models.adapters import TextAdapter
+from vpd.models.clip_text import CLIPTextEncoder
 from vpd.models.refer_decoder import ReferDecoder
 from vpd.nn import channels_last
 from vpd.tasks.foundation import Foundation, FoundationConfig
+from vpd.tasks.open_config import OpenPanopticConfig
+from vpd.tasks.open_panoptic import OpenPanopticSegmenter
 from vpd.tasks.refer import ReferConfig, ReferSegmenter
+from vpd.tokens import tokenize
+from vpd.vocabulary import label_set
 from vpd.weights import FileInfo, StateDict, load_weights, read_state_dict
 
-__all__ = ["build_foundation", "build_refer", "holds_refer_head"]
+__all__ = ["build_foundation", "build_open_panoptic", "build_refer", "holds_refer_head"]
 
 Model = TypeVar("Model", bound=nn.Module)
+Sources = list[tuple[StateDict, FileInfo]]
 _HEAD = ("adapter.", "decoder.")
+_CLIP = ("clip", "clip-text", "clip-vision", "openai-clip")
+_SCALE = "clip.logit_scale"
+_FROZEN = ("vae.", "unet.", "clip.", "empty_states")  # of ODISE
 
 
 def build_refer(
@@ -87,20 +97,59 @@ def build_foundation(
     return channels_last(_load(model, sources, optional=())).eval()
 
 
+def build_open_panoptic(
+    weights: Sequence[str | Path], *, config: OpenPanopticConfig | None = None
+) -> OpenPanopticSegmenter:
+    """ODISE's open-vocabulary panoptic segmenter.
+
+    Args:
+        weights: Files or folders, in any order. Stable Diffusion v1 (ODISE's is v1.3) brings
+            autoencoder, U-Net and what its text encoder says of the empty sentence; CLIP ViT-L/14
+            at 336 pixels its two encoders; an official ODISE checkpoint all that was trained.
+        config: Of another model than the official ones, which are told apart by what they were
+            trained with, COCO's labels or captions.
+
+    Raises:
+        OSError: A file that cannot be read.
+        ValueError: A damaged file, or a part that none of them brings.
+    """
+    sources = _read(weights)
+    trained = [source for source in sources if source[1].layout == "odise"]
+    clip = [source for source in sources if source[1].layout in _CLIP]
+    frozen = [source for source in sources if source[1].layout not in ("odise", *_CLIP)]
+    if not (trained and clip and frozen):
+        found = ", ".join(f"{info.path} ({info.layout})" for _, info in sources)
+        raise ValueError(
+            f"expected Stable Diffusion v1, CLIP and an official ODISE checkpoint, got {found}"
+        )
+    config = config or _odise_config(trained[-1][0])
+    with torch.device("meta"):
+        model = OpenPanopticSegmenter(config)
+        # Of the same shape as CLIP's, but for the projection.
+        text = CLIPTextEncoder(replace(config.text, projection_dim=None))
+    for net in (model, text):
+        net.to_empty(device="cpu")
+    _load(nn.ModuleDict({"vae": model.vae, "unet": model.unet, "text": text}), frozen, optional=())
+    empty = tokenize([""], length=config.token_length).ids
+    with torch.no_grad():
+        model.empty_states.copy_(text(empty).hidden[0])
+        model.clip.get_buffer("logit_scale").fill_(math.log(100))  # where a file lacks it
+    _load(nn.ModuleDict({"clip": model.clip}), clip, optional=(_SCALE,))
+    return channels_last(_load(model, trained, optional=_FROZEN)).eval()
+
+
 def holds_refer_head(weights: Sequence[str | Path]) -> bool:
     """Whether an official VPD referring checkpoint is among the files."""
     return any(info.layout == "vpd-refer" for _, info in _read(weights))
 
 
-def _read(weights: Sequence[str | Path]) -> list[tuple[StateDict, FileInfo]]:
+def _read(weights: Sequence[str | Path]) -> Sources:
     if not weights:
         raise ValueError("expected at least one file of weights, got none")
     return [read_state_dict(path) for path in weights]
 
 
-def _load(
-    model: Model, sources: list[tuple[StateDict, FileInfo]], optional: tuple[str, ...]
-) -> Model:
+def _load(model: Model, sources: Sources, optional: tuple[str, ...]) -> Model:
     """Loads each source on top of the ones before; all of the model but ``optional`` must come
     from one of them."""
     missing = set(model.state_dict())
@@ -122,9 +171,19 @@ def _load(
         raise ValueError(
             f"no weights for {', '.join(parts)} ({len(lost)} tensors, such as {lost[0]}) in "
             f"{', '.join(info.path for _, info in sources)}; Stable Diffusion v1 brings vae, unet "
-            "and text, an official VPD checkpoint vae, unet, adapter and decoder"
+            "and text; CLIP clip; an official VPD checkpoint vae, unet, adapter and decoder; one "
+            "of ODISE adapter, backbone, head and words"
         )
     return model
+
+
+def _odise_config(checkpoint: StateDict) -> OpenPanopticConfig:
+    """Of the official model that was trained with labels, or of that trained with captions."""
+    coco = label_set("coco_panoptic")
+    config = OpenPanopticConfig(categories=coco.categories, things=coco.things)
+    if not any("word_head." in name for name in checkpoint):
+        return config
+    return replace(config, supervision="captions", alpha=0.35, beta=0.65, templates="single")
 
 
 def _token_length(checkpoint: StateDict, config: ReferConfig) -> int | None:

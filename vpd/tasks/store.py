@@ -18,6 +18,8 @@ from vpd.data.files import atomic_write
 from vpd.nn import channels_last
 from vpd.tasks.depth import DepthConfig, DepthEstimator
 from vpd.tasks.foundation import Foundation, FoundationConfig
+from vpd.tasks.open_config import OpenPanopticConfig
+from vpd.tasks.open_panoptic import OpenPanopticSegmenter
 from vpd.tasks.panoptic import PanopticConfig, PanopticSegmenter
 from vpd.tasks.refer import ReferConfig, ReferSegmenter
 from vpd.tasks.semantic import SemanticConfig, SemanticSegmenter
@@ -32,6 +34,7 @@ _TASKS: dict[str, tuple[type, Callable[[Any], nn.Module]]] = {
     "refer": (ReferConfig, ReferSegmenter),
     "semantic": (SemanticConfig, SemanticSegmenter),
     "panoptic": (PanopticConfig, PanopticSegmenter),
+    "open-panoptic": (OpenPanopticConfig, OpenPanopticSegmenter),
     "depth": (DepthConfig, DepthEstimator),
 }
 
@@ -99,7 +102,8 @@ def read_config(name_or_path: str | Path) -> Any:
 
 
 def task_of(name_or_path: str | Path) -> str:
-    """What a model is for: ``refer``, ``semantic``, ``panoptic``, ``depth`` or ``foundation``."""
+    """What a model is for: ``refer``, ``semantic``, ``panoptic``, ``open-panoptic``, ``depth`` or
+    ``foundation``."""
     return str(_read_info(find(name_or_path))["task"])
 
 

@@ -8,12 +8,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from vpd.images import Size, sides
+
 __all__ = ["Overlap", "average_shifted", "shifted_windows", "slide_windows"]
 
 
-def slide_windows(
-    height: int, width: int, crop: int | tuple[int, int], stride: int | tuple[int, int]
-) -> list[tuple[int, int]]:
+def slide_windows(height: int, width: int, crop: Size, stride: Size) -> list[tuple[int, int]]:
     """Upper left corners (y, x) of the windows that slide over an image, row by row, as
     mmsegmentation places them.
 
@@ -30,7 +30,7 @@ def slide_windows(
     Raises:
         ValueError: A size or stride below 1, or a stride above the window's size.
     """
-    crops, strides = _pair(crop), _pair(stride)
+    crops, strides = sides(crop), sides(stride)
     if min(height, width, *crops, *strides) < 1 or any(
         s > c for s, c in zip(strides, crops, strict=True)
     ):
@@ -45,10 +45,6 @@ def slide_windows(
         for length, size, step in zip((height, width), crops, strides, strict=True)
     )
     return [(y, x) for y in ys for x in xs]
-
-
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else value
 
 
 def shifted_windows(height: int, width: int, count: int) -> list[tuple[int, int]]:

@@ -4,7 +4,7 @@ about a picture."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from vpd.tasks.condition_config import ConditionName, TagSource, check_attention, check_choice
 from vpd.train.dense_fields import DenseTrainConfig
@@ -82,6 +82,10 @@ class ConditionedTrainConfig(DenseTrainConfig):
     """Whether gradients pass from the head through the maps. VPD's published training: they do
     not."""
 
+    of_unet: ClassVar[tuple[str, ...]] = (
+        *DenseTrainConfig.of_unet, "condition", "words", "image_weights",
+    )  # fmt: skip
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("condition", self.condition, get_args(ConditionName))
@@ -109,6 +113,8 @@ class ConditionedTrainConfig(DenseTrainConfig):
 
     @property
     def trains_adapter(self) -> bool:
+        if self.backbone == "vit":
+            return False
         return self.condition in ("implicit", "tagging") or (
             self.condition == "classes" and self.text_adapter
         )

@@ -1,4 +1,4 @@
-"""Training of heads on the outputs of a frozen U-Net."""
+"""Training of heads on the outputs of a frozen backbone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Said = Callable[[int], Any]
 
 
 def caches_outputs(config: DenseTrainConfig) -> bool:
-    """Whether a run keeps the U-Net's outputs, as far as its choices tell: nothing that trains
+    """Whether a run keeps its backbone's outputs, as far as its choices tell: nothing that trains
     comes before them, and no picture is changed."""
     trained = config.trains_unet or config.lora is not None or config.trains_adapter
     return config.feature_cache != "none" and config.augment != "full" and not trained
@@ -61,20 +61,20 @@ def cached_outputs(
     bf16: bool = False,
     progress: bool = True,
 ) -> CachedOutputs:
-    """The U-Net's outputs for the views that a training will draw, where nothing that trains comes
-    before them.
+    """The backbone's outputs for the views that a training will draw, where nothing that trains
+    comes before them.
 
     They are kept below ``folder`` under a name that says all that they depend on besides the
     picture and what is said about it: weights, texts, noise protocol, timestep, precision.
 
     Args:
-        model: Nothing in it that trains comes before the U-Net's output.
+        model: Nothing in it that trains comes before the backbone's output.
         table: What is trained on.
         said: About each picture.
         steps: As many as will be drawn; views that they do not draw are not computed.
         folder: Of the caches of all networks.
         dtype: float16; or float32, for results equal to those without a cache.
-        bf16: Run the U-Net under bfloat16 autocast, as a training step would.
+        bf16: Run the backbone under bfloat16 autocast, as a training step would.
         progress: Show a bar.
 
     Raises:
@@ -84,11 +84,16 @@ def cached_outputs(
     if model.adapts:
         raise ValueError("features can be cached without an adapter before the U-Net only, got one")
     device = model.device
-    name = digest(
-        "dense features 2", latents_name(model), *_told(model), model.unet, asdict(config.unet),
-        {"t": config.noise.timestep, "attention": config.attention, "bf16": bf16,
-         "dtype": str(dtype), "device": device.type},
-    )  # fmt: skip
+    how = {"bf16": bf16, "dtype": str(dtype), "device": device.type}
+    if config.vit is not None:
+        shape = asdict(config.vit)
+        name = digest("vit features 1", model.vit, shape, how | {"image_size": config.image_size})
+    else:
+        name = digest(
+            "dense features 2", latents_name(model), *_told(model), model.unet,
+            asdict(config.unet),
+            {"t": config.noise.timestep, "attention": config.attention, **how},
+        )  # fmt: skip
     drawn = table.drawn(steps)
     keys = {}
     for view, picture in zip(drawn.tolist(), table.pictures(drawn), strict=True):

@@ -52,11 +52,11 @@ class SemanticTrainConfig(ConditionedTrainConfig):
     of the head's with it. Otherwise the whole U-Net has its factor, and no norm decays."""
     resize_to: tuple[int, int] | None = None
     """``augment: full``: limits of the long and the short side, multiplied by a random ratio; None:
-    four times ``crop`` and ``crop``, as VPD's 2048 x 512."""
+    four times the shorter side of ``crop`` and that side, as VPD's 2048 x 512."""
     ratio: tuple[float, float] = (0.5, 2.0)
     """Range of that ratio."""
     test_resize: Literal["keep_ratio", "none"] = "keep_ratio"
-    """How a picture comes to the test: its shorter side becomes ``crop``, or as it is."""
+    """How a picture comes to the test: its shorter side becomes that of ``crop``, or as it is."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -82,6 +82,9 @@ class DepthTrainConfig(DenseTrainConfig):
     schedule: ScheduleConfig = field(
         default_factory=lambda: ScheduleConfig(kind="triangle", power=0.9, least=0.06)
     )
+    crop: int = 128
+    """Side in pixels of the square pictures that are trained on, and of the windows of a test. VPD:
+    480."""
     variance_focus: float = 0.5
     """How much of an error that all pixels share the loss forgives, in [0, 1]. VPD: 0.5."""
     max_depth: float = 10.0

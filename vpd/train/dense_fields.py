@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from vpd.data.dense import DenseName
+from vpd.images import Size, sides
 from vpd.lora import LoraConfig
 from vpd.models.unet import Recompute
+from vpd.models.vit import ViTConfig
 from vpd.protocol import NoiseSpec
 from vpd.tasks.maps import at_timestep
 from vpd.train.loop import LoopConfig
@@ -71,14 +73,22 @@ class DenseTrainConfig:
     weights: str | tuple[str, ...] = ()
     """Instead of a foundation: Stable Diffusion v1.5 as a single file or a diffusers folder (full
     size), and an official VPD checkpoint of the task on top of it if one is to go on from."""
+    backbone: Literal["unet", "vit"] = "unet"
+    """What the head reads: the diffusion model's U-Net; or, to measure that against, a frozen
+    vision transformer. That one is told nothing, has no attention maps and needs no foundation."""
+    vit: ViTConfig = field(default_factory=ViTConfig)
+    """``backbone: vit``: its shape, and the maps that are made of it. DINOv2's ViT-B/14."""
+    vit_weights: str | None = None
+    """``backbone: vit``: a file of DINOv2's, timm's or transformers', or ``random`` for one that
+    has learnt nothing."""
     data: DenseData = field(default_factory=DenseData)
     loop: LoopConfig = field(default_factory=LoopConfig)
     epochs: int | None = None
     """If set, the number of steps follows from it. VPD: 25 for depth."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    crop: int = 128
-    """Side in pixels of the square pictures that are trained on, and of the windows of a test. VPD:
-    512 for segmentation, 480 for depth."""
+    crop: Size = 128
+    """Height and width in pixels, or the side, of the pictures that are trained on and of the
+    windows of a test. VPD: 512 for segmentation, 480 for depth."""
     augment: Literal["none", "flip", "full"] = "flip"
     """``full``: VPD's augmentation; pictures are read, changed and encoded anew in every step.
     ``flip``: each picture and its mirror image are encoded once, squashed to ``crop``; ``none``:
@@ -126,7 +136,8 @@ class DenseTrainConfig:
     """How the U-Net's outputs are kept on disk where nothing that trains comes before them: with
     ``freeze: unet``, without an adapter (``text_adapter: false``) and without ``augment: full``.
     Each picture then goes through the U-Net once and a step costs the head alone. With any other
-    choice, or ``none``, the U-Net runs in every step."""
+    choice, or ``none``, the U-Net runs in every step. So are a vision transformer's, without
+    ``augment: full``."""
     eval_batch: int = 4
     """Windows of a pass when the model is scored; no score depends on it."""
     select: Literal["last", "best"] = "last"
@@ -135,6 +146,12 @@ class DenseTrainConfig:
     seed: int = 0
     progress: bool = True
 
+    of_unet: ClassVar[tuple[str, ...]] = (
+        "weights", "class_texts", "protocol", "noise", "fresh_noise", "lora", "unet_init",
+        "image_norm", "recompute",
+    )  # fmt: skip
+    """Fields that ask for something which a vision transformer cannot do."""
+
     def __post_init__(self) -> None:
         for name, allowed in (
             ("augment", ("none", "flip", "full")),
@@ -142,19 +159,43 @@ class DenseTrainConfig:
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
-        if self.crop < 1:
+        if min(sides(self.crop)) < 1:
             raise ValueError(f"crop must be at least 1 pixel, got {self.crop}")
+        self._check_backbone()
         check_modes(self, {self.adapter_name: self.trains_adapter, "lora": self.lora is not None})
+
+    def _check_backbone(self) -> None:
+        """Refuses a backbone without weights, or with choices that are those of another one."""
+        if self.backbone not in ("unet", "vit"):
+            raise ValueError(f"backbone must be one of ('unet', 'vit'), got {self.backbone!r}")
+        if self.backbone == "unet":
+            if self.vit_weights is not None:
+                raise ValueError(f"vit_weights needs backbone=vit, got {self.vit_weights!r}")
+            return
+        if self.vit_weights is None:
+            raise ValueError(
+                "backbone=vit needs vit_weights: a file of DINOv2's or timm's, or 'random' for a "
+                "transformer that has learnt nothing; got none"
+            )
+        usual = {own.name: own.default for own in fields(self)}
+        asked = [name for name in self.of_unet if getattr(self, name) != usual[name]]
+        if self.freeze == "optimizer_only":
+            asked.append("freeze")
+        if asked:
+            raise ValueError(
+                f"{asked[0]} is a choice about the U-Net, which backbone=vit does without; got "
+                f"{asked[0]}={getattr(self, asked[0])!r}"
+            )
 
     @property
     def trains_unet(self) -> bool:
         """Whether the optimizer holds the U-Net's own weights."""
-        return self.freeze == "none" and self.lora is None
+        return self.backbone == "unet" and self.freeze == "none" and self.lora is None
 
     @property
     def trains_adapter(self) -> bool:
         """Whether something that trains makes what the U-Net is told."""
-        return self.text_adapter
+        return self.backbone == "unet" and self.text_adapter
 
     @property
     def adapter_name(self) -> str:
@@ -169,6 +210,8 @@ class DenseTrainConfig:
     @property
     def frozen(self) -> tuple[str, ...]:
         """Networks whose weights have no part in the training."""
+        if self.backbone == "vit":
+            return ("vit",)
         return ("vae", *["unet"] * (self.freeze == "unet" or self.lora is not None))
 
     @property

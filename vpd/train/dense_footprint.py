@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from vpd.images import sides
 from vpd.models.unet import UNetOutput
 from vpd.tasks.conditioned import ConditionedModel
 from vpd.tasks.dense import DenseModel
@@ -57,7 +58,8 @@ def dense_footprint(
 
 
 def blank_run(config: DenseTrainConfig, model: Model) -> DenseRun:
-    """A run on :class:`BlankTable`, with blank outputs of the U-Net where it would keep them."""
+    """A run on :class:`BlankTable`, with blank outputs of the backbone where it would keep
+    them."""
     table, noise = BlankTable(config, model), model.config.noise
     anew = config.fresh_noise and noise.adds_noise
     if anew or not reproducible(noise) or not caches_outputs(config):
@@ -81,32 +83,38 @@ class BlankTable:
     steps_per_epoch = 1
 
     def __init__(self, config: DenseTrainConfig, model: Model) -> None:
-        noise, crop, multiple = model.config.noise, config.crop, model.config.multiple
+        noise, multiple = model.config.noise, model.config.multiple
         anew = config.fresh_noise or noise.seed is None
         self._encodes = config.augment == "full" or (noise.changes_pixels and anew)
-        self._model, self._crop = model, crop
-        self._padded = crop + -crop % multiple
-        self._halvings = len(model.config.vae.ch_mult) - 1
+        self._model, self._crop = model, sides(config.crop)
+        self._padded = [side + -side % multiple for side in self._crop]
 
     def to(self, device: torch.device) -> None:
         """It has nothing to move."""
 
     def draw(self, step: int, part: slice = slice(None)) -> DenseBatch:
         rows = part.stop - part.start
-        weight = next(self._model.vae.parameters())
-        if self._encodes:
-            pictures = torch.ones(rows, 3, self._padded, self._padded, dtype=weight.dtype)
-            with torch.no_grad(), torch.autocast("cpu", enabled=False):
-                self._model.vae.encode(pictures)
-        side = self._padded >> self._halvings
-        latents = torch.zeros(rows, self._model.config.unet.in_channels, side, side)
+        latents = self._latents(rows)
         ids = torch.zeros(rows, dtype=torch.int64)
         return DenseBatch(latents, self.targets(step, part), range(rows), ids, self._seen(rows))
+
+    def _latents(self, rows: int) -> Tensor:
+        """What the backbone sees."""
+        config = self._model.config
+        if config.vit is not None:
+            return torch.zeros(rows, 3, *self._padded)
+        if self._encodes:
+            weight = next(self._model.vae.parameters())
+            pictures = torch.ones(rows, 3, *self._padded, dtype=weight.dtype)
+            with torch.no_grad(), torch.autocast("cpu", enabled=False):
+                self._model.vae.encode(pictures)
+        grid = [side // config.finest for side in self._padded]
+        return torch.zeros(rows, config.unet.in_channels, *grid)
 
     def _seen(self, rows: int) -> Tensor | None:
         """What an image encoder sees: in every step, or as it is kept."""
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            pixels = torch.zeros(rows if self._encodes else 1, 3, self._crop, self._crop)
+            pixels = torch.zeros(rows if self._encodes else 1, 3, *self._crop)
             seen = self._model.look(pixels)
         return None if seen is None else seen.float().expand(rows, *seen.shape[1:])
 
@@ -116,7 +124,7 @@ class BlankTable:
             kind = torch.uint8 if len(self._model.config.classes) <= 255 else torch.int64
         elif isinstance(self._model, PanopticSegmenter):
             kind = torch.int16
-        return torch.zeros(part.stop - part.start, self._crop, self._crop, dtype=kind)
+        return torch.zeros(part.stop - part.start, *self._crop, dtype=kind)
 
     def close(self) -> None:
         """Nothing works ahead here."""

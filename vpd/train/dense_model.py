@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from vpd.images import Size
 from vpd.models.clip_image import CLIPImageConfig
 from vpd.models.clip_text import CLIPTextEncoder
 from vpd.models.tagging_adapter import TaggingAdapterConfig
@@ -28,6 +29,7 @@ from vpd.tasks.sources import build_foundation
 from vpd.train.condition_fields import ConditionedTrainConfig
 from vpd.train.dense_config import DenseTrainConfig, DepthTrainConfig, SemanticTrainConfig
 from vpd.train.panoptic_config import PanopticTrainConfig
+from vpd.train.vit_source import fill_vit
 from vpd.weights import StateDict, load_weights, read_state_dict
 
 __all__ = [
@@ -50,21 +52,21 @@ def build_semantic(config: SemanticTrainConfig, names: Sequence[str]) -> Semanti
     Raises:
         OSError: Weights or texts that cannot be read. ValueError: Those of something else.
     """
-    torch.manual_seed(config.seed)
-    base, heads = _sources(config)
-    model = SemanticSegmenter(_semantic_shape(config, base.config, names))
-    _fill_condition(model, config, base, names)
-    return _filled(model, config, base, heads)
+    return _built(
+        config,
+        lambda parts: SemanticSegmenter(_semantic_shape(config, parts, names)),
+        lambda model, base: _fill_condition(model, config, base, names),
+    )
 
 
 def build_depth(config: DepthTrainConfig, scenes: Sequence[str]) -> DepthEstimator:
     """The depth estimator of some types of scenes that a run starts from; raises as
     :func:`build_semantic`."""
-    torch.manual_seed(config.seed)
-    base, heads = _sources(config)
-    model = DepthEstimator(_depth_shape(config, base.config, scenes))
-    model.class_embeddings.copy_(_texts(config, scenes, base.text))
-    return _filled(model, config, base, heads)
+
+    def fill(model: DepthEstimator, base: Foundation) -> None:
+        model.class_embeddings.copy_(_texts(config, scenes, base.text))
+
+    return _built(config, lambda parts: DepthEstimator(_depth_shape(config, parts, scenes)), fill)
 
 
 def build_panoptic(
@@ -76,11 +78,11 @@ def build_panoptic(
         config: Of the run.
         classes: Names, and whether they are things.
     """
-    torch.manual_seed(config.seed)
-    base, heads = _sources(config)
-    model = PanopticSegmenter(_panoptic_shape(config, base.config, classes))
-    _fill_condition(model, config, base, model.config.classes)
-    return _filled(model, config, base, heads)
+    return _built(
+        config,
+        lambda parts: PanopticSegmenter(_panoptic_shape(config, parts, classes)),
+        lambda model, base: _fill_condition(model, config, base, model.config.classes),
+    )
 
 
 def empty_semantic(config: SemanticTrainConfig, names: Sequence[str]) -> SemanticSegmenter:
@@ -101,6 +103,27 @@ def empty_depth(config: DepthTrainConfig, scenes: Sequence[str]) -> DepthEstimat
     return DepthEstimator(_depth_shape(config, _parts(config), scenes))
 
 
+def _built(
+    config: DenseTrainConfig,
+    make: Callable[[FoundationConfig], M],
+    fill: Callable[[M, Foundation], None],
+) -> M:
+    """A model from its sources.
+
+    Args:
+        config: Of the run.
+        make: The model on some pre-trained networks, without their weights.
+        fill: Brings what the U-Net is told, in place.
+    """
+    torch.manual_seed(config.seed)
+    if config.backbone == "vit":
+        return channels_last(fill_vit(make(_parts(config)), config))
+    base, heads = _sources(config)
+    model = make(base.config)
+    fill(model, base)
+    return _filled(model, config, base, heads)
+
+
 def _sources(config: DenseTrainConfig) -> tuple[Foundation, list[tuple[Path, StateDict]]]:
     """The pre-trained networks, and checkpoints of the task to put on top of them."""
     if not config.weights:
@@ -116,8 +139,9 @@ def _sources(config: DenseTrainConfig) -> tuple[Foundation, list[tuple[Path, Sta
 
 
 def _parts(config: DenseTrainConfig) -> FoundationConfig:
-    """Of the pre-trained networks."""
-    found = FoundationConfig() if config.weights else store.read_config(config.foundation)
+    """Of the pre-trained networks; a vision transformer needs none."""
+    alone = bool(config.weights) or config.backbone == "vit"
+    found = FoundationConfig() if alone else store.read_config(config.foundation)
     if not isinstance(found, FoundationConfig):
         raise ValueError(f"{config.foundation} is no foundation, its config is a {type(found)}")
     return found
@@ -133,10 +157,16 @@ def _semantic_shape(
         channels=config.channels,
         auxiliary=config.auxiliary,
         dropout=config.dropout,
-        stride=max(1, config.crop * 2 // 3),
+        stride=_two_thirds(config.crop),
         resize=config.test_resize,
     )
     return _with_scaled_maps(found, config)
+
+
+def _two_thirds(size: Size) -> Size:
+    if isinstance(size, int):
+        return max(1, size * 2 // 3)
+    return max(1, size[0] * 2 // 3), max(1, size[1] * 2 // 3)
 
 
 def _panoptic_shape(
@@ -164,10 +194,12 @@ def _conditioned(
     config: ConditionedTrainConfig, parts: FoundationConfig, names: Sequence[str]
 ) -> dict[str, Any]:
     """Fields of the configs of both segmentations."""
-    return _shared(config, parts) | {
+    found = {**_shared(config, parts), "classes": tuple(names)}
+    if config.backbone == "vit":
+        return {**found, "attention": (), "condition": "uncond"}
+    return found | {
         "attention": config.attention,
         "map_grad": config.map_grad,
-        "classes": tuple(names),
         "condition": config.condition,
         "token_length": parts.token_length,
         "text": parts.text if config.reads else None,
@@ -180,6 +212,8 @@ def _conditioned(
 
 def _with_scaled_maps(found: S, config: ConditionedTrainConfig) -> S:
     """Maps at the scale of features, if the recipe wants it so."""
+    if found.vit is not None:
+        return found
     tokens = CONDITIONS[config.condition](found).tokens
     return replace(found, map_scale=float(tokens)) if config.scale_maps and tokens else found
 
@@ -221,18 +255,23 @@ def _depth_shape(
     config: DepthTrainConfig, parts: FoundationConfig, scenes: Sequence[str]
 ) -> DepthConfig:
     """As :func:`_semantic_shape`, of depth."""
+    finest = (
+        config.vit.strides[0] if config.backbone == "vit" else 2 ** (len(parts.vae.ch_mult) - 1)
+    )
     return DepthConfig(
         **_shared(config, parts),
         scenes=tuple(scenes),
         max_depth=config.max_depth,
         embed_dim=config.embed_dim,
-        num_filters=(config.num_filters,) * (len(parts.vae.ch_mult) - 1),
+        num_filters=(config.num_filters,) * (finest.bit_length() - 1),
         norm_groups=config.norm_groups,
     )
 
 
 def _shared(config: DenseTrainConfig, parts: FoundationConfig) -> dict[str, Any]:
-    """Fields of both tasks' configs."""
+    """Fields of all tasks' configs."""
+    if config.backbone == "vit":
+        return {"vit": config.vit, "text_adapter": False, "image_size": config.crop}
     return {
         "unet": parts.unet,
         "vae": replace(parts.vae, encode_only=True),

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vpd.data.augment import DepthAugmentation, SemanticAugmentation, pad_to, sample_generator
-from vpd.images import in_range
+from vpd.images import Size, in_range, sides
+from vpd.randomness import named_seed
 from vpd.tasks.dense import DenseModel, pad_to_multiple
 from vpd.train.dense_table import DenseBatch, Epochs
-from vpd.train.drawing import named_seed
 from vpd.train.picture_latents import draw_names, with_noise
 from vpd.train.sights import look_plainly
 
@@ -27,27 +27,25 @@ __all__ = ["Augment", "Row", "StreamedTable", "augmented_depth", "augmented_labe
 _AHEAD = 2  # steps
 
 Row = tuple[Tensor, Tensor]
-"""Pixels float32 [3, S, S] in [-1, 1], and the target [S, S]."""
+"""Pixels float32 [3, H, W] in [-1, 1], and the target [H, W]."""
 Augment = Callable[[Any, np.random.Generator, int], Row]
 """From a sample, the randomness of one row of one step, and its number in the run."""
 
 
-def augmented_label(augmentation: SemanticAugmentation, size: int) -> Augment:
-    """A random version of a labelled picture; what it lacks to a square of ``size`` is grey and has
-    no class."""
+def augmented_label(augmentation: SemanticAugmentation, size: Size) -> Augment:
+    """A random version of a labelled picture; what it lacks to ``size`` is grey and has no
+    class."""
 
     def augment(sample: Any, generator: np.random.Generator, number: int) -> Row:
         image, label = sample.read()
         image, label = augmentation(image, label, generator)
-        square = (size, size)
-        return pixels_of(image, size), torch.from_numpy(
-            pad_to(label, square, augmentation.ignore_index)
-        )
+        padded = pad_to(label, sides(size), augmentation.ignore_index)
+        return pixels_of(image, size), torch.from_numpy(padded)
 
     return augment
 
 
-def augmented_depth(augmentation: DepthAugmentation, size: int) -> Augment:
+def augmented_depth(augmentation: DepthAugmentation, size: Size) -> Augment:
     """A random version of a picture with depth, float32 in metres."""
 
     def augment(sample: Any, generator: np.random.Generator, number: int) -> Row:
@@ -61,10 +59,10 @@ def augmented_depth(augmentation: DepthAugmentation, size: int) -> Augment:
     return augment
 
 
-def pixels_of(image: NDArray[np.uint8], size: int) -> Tensor:
-    """[3, size, size] in [-1, 1], 0 (grey) where the picture does not reach."""
-    pixels = in_range(image)
-    return F.pad(pixels, (0, size - pixels.shape[2], 0, size - pixels.shape[1]))
+def pixels_of(image: NDArray[np.uint8], size: Size) -> Tensor:
+    """[3, *size] in [-1, 1], 0 (grey) where the picture does not reach."""
+    pixels, (height, width) = in_range(image), sides(size)
+    return F.pad(pixels, (0, width - pixels.shape[2], 0, height - pixels.shape[1]))
 
 
 class StreamedTable:

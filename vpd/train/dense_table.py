@@ -14,17 +14,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vpd.images import Size, sides
 from vpd.tasks.dense import DenseModel
 from vpd.train.loop import Resident, step_generator
 from vpd.train.picture_latents import PictureLatents
+from vpd.train.picture_pixels import PicturePixels
 from vpd.train.sights import Sights
 
-__all__ = ["DenseBatch", "DenseTable", "Epochs", "ResidentTable", "Target", "depth_target", "label"]
+__all__ = [
+    "DenseBatch", "DenseTable", "Epochs", "ResidentTable", "Target", "depth_target", "label",
+    "squash",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class DenseBatch:
-    latents: Tensor  # [B, C, h, w]
+    latents: Tensor  # [B, C, h, w], what the backbone sees
     targets: Tensor  # [B, H, W]: classes or numbers of segments, integers, or float32 metres
     pictures: Sequence[int]  # B numbers, which picture each row is of
     views: Tensor  # int64 [B] on the CPU, which view of it
@@ -75,25 +80,30 @@ class Epochs:
         return order[taken], luck[taken]
 
 
-Target = Callable[[Any, int], Tensor]
-"""What a label map, a depth map or a label of segments is kept as, squashed to a square."""
+Target = Callable[[Any, Size], Tensor]
+"""What a label map, a depth map or a label of segments is kept as, squashed to a size."""
 
 
-def label(stored: NDArray[Any], size: int) -> Tensor:
-    """Classes [size, size] in the type that they were read in."""
+def label(stored: NDArray[Any], size: Size) -> Tensor:
+    """Classes [*size] in the type that they were read in."""
     plain = stored if stored.dtype == np.uint8 else stored.astype(np.int32)
-    squashed = cv2.resize(plain, (size, size), interpolation=cv2.INTER_NEAREST)
-    return torch.from_numpy(squashed.astype(stored.dtype))
+    return torch.from_numpy(squash(plain, size).astype(stored.dtype))
 
 
-def depth_target(depth_m: NDArray[Any], size: int) -> Tensor:
-    """Metres [size, size] in float16, which moves a logarithm by less than 5e-4."""
-    squashed = cv2.resize(depth_m, (size, size), interpolation=cv2.INTER_NEAREST)
-    return torch.from_numpy(squashed).half()
+def depth_target(depth_m: NDArray[Any], size: Size) -> Tensor:
+    """Metres [*size] in float16, which moves a logarithm by less than 5e-4."""
+    return torch.from_numpy(squash(depth_m, size)).half()
+
+
+def squash(values: NDArray[Any], size: Size) -> NDArray[Any]:
+    """A map [H, W] at another size, by nearest neighbours."""
+    height, width = sides(size)
+    return cv2.resize(values, (width, height), interpolation=cv2.INTER_NEAREST)
 
 
 class ResidentTable:
-    """Latents and targets of a training set, squashed to the model's input size.
+    """Latents and targets of a training set, squashed to the model's input size; for a vision
+    transformer, pictures and targets.
 
     An epoch visits every picture once; with ``flip`` as it is or mirrored, by chance. A *view* is
     the number of a picture, or with ``flip`` twice that, plus 1 for its mirror image.
@@ -126,10 +136,14 @@ class ResidentTable:
         self._batch, self._views = batch, 2 if flip else 1
         self._epochs = Epochs(len(samples), batch, seed)
         self.steps_per_epoch = self._epochs.steps
-        pictures = _Views(samples, self._views)
-        self._latents = PictureLatents(
-            model, pictures, seed, fresh=fresh, cache=cache, multiple=model.config.multiple
-        )
+        pictures = Views(samples, self._views)
+        self._latents: PictureLatents | PicturePixels
+        if model.config.vit is not None:
+            self._latents = PicturePixels(model.config, pictures)
+        else:
+            self._latents = PictureLatents(
+                model, pictures, seed, fresh=fresh, cache=cache, multiple=model.config.multiple
+            )
         self._sights: Sights | None = None
         if model.sees:
             self._sights = Sights(model, pictures, cache)
@@ -152,7 +166,7 @@ class ResidentTable:
 
     def draw(self, step: int, part: slice = slice(None)) -> DenseBatch:
         views = self._drawn(step)[part]
-        if self.fresh:
+        if isinstance(self._latents, PictureLatents) and self.fresh:
             latents = self._latents.at_step(views, step, torch.arange(self._batch)[part])
         else:
             latents = self._latents.kept(views)
@@ -192,7 +206,7 @@ class ResidentTable:
         return rows * self._views + (luck * self._views).long()
 
 
-class _Views(Sequence[NDArray[np.uint8]]):
+class Views(Sequence[NDArray[np.uint8]]):
     """The pictures of samples, or each and its mirror image, read when asked for."""
 
     def __init__(self, samples: Sequence[Any], views: int) -> None:

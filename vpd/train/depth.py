@@ -17,7 +17,7 @@ from vpd.train.dense_stream import Augment, augmented_depth
 from vpd.train.dense_table import depth_target
 from vpd.train.dense_training import DenseTraining
 from vpd.train.distributed import group
-from vpd.train.groups import Rule, depth_rule
+from vpd.train.groups import Rule, matrix_rule
 
 __all__ = ["RECIPE", "DenseData", "DepthTrainConfig", "DepthTraining", "train"]
 
@@ -38,7 +38,7 @@ class DepthTraining(DenseTraining):
         return {"loss": loss * (len(found) / config.loop.batch)}
 
     def rule(self) -> Rule:
-        return depth_rule(self.config.unet_lr_mult)
+        return matrix_rule(self.config.unet_lr_mult)
 
     def evaluate(self, limit: int | None, progress: bool = False) -> dict[str, float]:
         config = self.config

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["Rule", "depth_rule", "grouped", "norms", "semantic_rule"]
+__all__ = ["Rule", "grouped", "matrix_rule", "norms", "semantic_rule"]
 
 Named = Iterable[tuple[str, nn.Parameter]]
 Rule = Callable[[str, nn.Parameter], tuple[float, bool]]
@@ -68,9 +68,9 @@ def semantic_rule(named: Named, unet_factor: float, mmcv_key_quirk: bool) -> Rul
     return rule
 
 
-def depth_rule(unet_factor: float) -> Rule:
-    """VPD's groups of depth: a factor for the U-Net, no decay for biases and what else has one
-    dimension."""
+def matrix_rule(unet_factor: float) -> Rule:
+    """Groups of VPD's depth and of Mask2Former: a factor for the U-Net, no decay for biases and
+    what else has one dimension."""
 
     def rule(name: str, parameter: nn.Parameter) -> tuple[float, bool]:
         decays = parameter.dim() > 1 and not name.endswith(".bias")

@@ -44,11 +44,12 @@ def own_parts(module: nn.Module, model: Any, parts: Mapping[str, bool], config: 
 
     Args:
         module: The training.
-        model: Of a task, with a ``unet``; which of its weights need gradients is decided here.
+        model: Of a task; which of its weights need gradients is decided here.
         parts: Names of the model's networks, and whether they train.
         config: Of the training.
     """
-    model.unet.recompute = config.recompute
+    if hasattr(model, "unet"):  # or it has a vision transformer, which never trains
+        model.unet.recompute = config.recompute
     model.requires_grad_(False)
     for name, trains in parts.items():
         if trains:

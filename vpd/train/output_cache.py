@@ -76,7 +76,7 @@ class CachedOutputs:
         absent = {key: s for s, key in self._keys.items() if key not in self.store}
         samples = sorted(absent.values(), key=beside)
         log.info(
-            "U-Net outputs of %d samples, %d of them to be computed, in %s",
+            "outputs of the frozen network for %d samples, %d of them to be computed, in %s",
             len(self._keys), len(samples), self.store.folder,
         )  # fmt: skip
         groups = [samples[i : i + _GROUP] for i in range(0, len(samples), _GROUP)]
@@ -84,7 +84,7 @@ class CachedOutputs:
         # that each finds most of what the others have done.
         random.Random().shuffle(groups)
         autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=bf16)
-        with tqdm(total=len(samples), desc="U-Net outputs", disable=not progress) as bar:
+        with tqdm(total=len(samples), desc="frozen network", disable=not progress) as bar:
             for group in groups:
                 todo = [sample for sample in group if self._keys[sample] not in self.store]
                 if todo:

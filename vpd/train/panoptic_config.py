@@ -31,6 +31,9 @@ class PanopticTrainConfig(ConditionedTrainConfig):
             kind="multi_step", milestones=(0.8889, 0.9630), warmup_from=0.067
         )
     )
+    crop: int = 128
+    """Side in pixels of the square pictures that are trained on, and shorter side in a test. ODISE:
+    1024."""
     channels: int = 64
     """Width of the head. Mask2Former: 256."""
     num_queries: int = 30

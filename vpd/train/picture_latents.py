@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vpd.images import to_network
+from vpd.images import Size, to_network
 from vpd.noise import add_noise_to_latents
 from vpd.protocol import NoiseSpec
 from vpd.tasks.dense import DenseModel, pad_to_multiple
@@ -21,8 +21,8 @@ from vpd.tasks.refer import ReferSegmenter
 from vpd.train.row_store import RowStore, digest
 
 __all__ = [
-    "Encoder", "PictureLatents", "draw_names", "encode_once", "latents_name", "reproducible",
-    "squashed", "with_noise",
+    "Encoder", "PictureLatents", "content_key", "draw_names", "encode_once", "latents_name",
+    "reproducible", "squashed", "with_noise",
 ]  # fmt: skip
 
 Encoder = ReferSegmenter | DenseModel[Any]
@@ -190,7 +190,7 @@ def encode_once(
     keys: list[bytes] = []
     parts: list[Tensor] = []
     for chunk in _batched(pictures, _ENCODED):
-        own = [_content(picture) for picture in chunk]
+        own = [content_key(picture) for picture in chunk]
         keys += own
         if store is None:
             parts.append(encode(chunk).half().cpu())
@@ -211,8 +211,8 @@ def _batched(pictures: Iterable[np.ndarray], count: int) -> Iterator[list[np.nda
         yield chunk
 
 
-def squashed(pictures: Sequence[np.ndarray], size: int) -> Tensor:
-    """Pictures as a model of that input size sees them, [B, 3, size, size] in [-1, 1]."""
+def squashed(pictures: Sequence[np.ndarray], size: Size) -> Tensor:
+    """Pictures as a model of that input size sees them, [B, 3, *size] in [-1, 1]."""
     return torch.cat([to_network(picture, size) for picture in pictures])
 
 
@@ -228,6 +228,7 @@ def _encode(
         return model.encode_image(pixels.to(model.device), keys)
 
 
-def _content(picture: np.ndarray) -> bytes:
+def content_key(picture: np.ndarray) -> bytes:
+    """What a picture is known by: a hash of its pixels."""
     pixels = np.ascontiguousarray(picture)
     return bytes.fromhex(digest(pixels.tobytes(), f"{pixels.dtype} {pixels.shape}"))

@@ -18,18 +18,17 @@ def save_trained(model: nn.Module, config: Any, metrics: dict[str, float]) -> No
     """Writes ``config.out/model``, and low-rank changes to ``config.out/lora.safetensors`` too.
 
     Args:
-        model: A task's model with a ``unet``; left on the CPU, changes merged.
+        model: A task's; left on the CPU, changes merged.
         config: Of its training.
         metrics: What it scores.
     """
     out = Path(config.out)
-    unet: Any = model.unet
     if config.lora is not None:
+        unet: Any = model.unet
         save_lora(unet, out / "lora.safetensors")
         merge_lora(unet)
-    shipped = (
-        config.foundation if not config.weights and config.foundation in store.shipped() else None
-    )
+    founded = hasattr(model, "unet") and not config.weights  # or it has a vision transformer
+    shipped = config.foundation if founded and config.foundation in store.shipped() else None
     card = {
         "command": "vpd train, with the config below",
         "config": recipe(config),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,22 +12,22 @@ from torch import Tensor
 
 from vpd.data.jitter import PanopticAugmentation
 from vpd.data.segments import PanopticLabel, Segment, segment_rows
+from vpd.images import Size
 from vpd.train.dense_stream import Augment, Row, pixels_of
+from vpd.train.dense_table import squash
 
 __all__ = ["augmented_segments", "counts_of", "objects_of", "segment_numbers"]
 
 
-def segment_numbers(label: PanopticLabel, size: int) -> Tensor:
-    """Where each segment is, squashed to a square.
+def segment_numbers(label: PanopticLabel, size: Size) -> Tensor:
+    """Where each segment is, squashed to a size.
 
     Returns:
-        [size, size]: k for ``label.segments[k - 1]``, 0 where there is none and in crowd regions,
+        [*size]: k for ``label.segments[k - 1]``, 0 where there is none and in crowd regions,
         which nothing is learnt from. uint8, or int16 beyond 255 segments.
     """
     numbers = _numbers(label.ids, label.segments)
-    return torch.from_numpy(
-        cv2.resize(numbers, (size, size), interpolation=cv2.INTER_NEAREST).astype(numbers.dtype)
-    )
+    return torch.from_numpy(squash(numbers, size).astype(numbers.dtype))
 
 
 def augmented_segments(augmentation: PanopticAugmentation, size: int) -> Augment:

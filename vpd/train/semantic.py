@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from vpd.data.augment import SemanticAugmentation
+from vpd.images import sides
 from vpd.losses import segmentation_sums
+from vpd.randomness import named_generator
 from vpd.tasks.evaluate_dense import evaluate_semantic
 from vpd.train.conditioned import ConditionedTraining, present_classes, said_words
 from vpd.train.dense import Recipe, run
@@ -18,7 +20,6 @@ from vpd.train.dense_stream import Augment, augmented_label
 from vpd.train.dense_table import DenseBatch, label
 from vpd.train.dense_training import DenseRun
 from vpd.train.distributed import group, total
-from vpd.train.drawing import named_generator
 from vpd.train.groups import Rule, semantic_rule
 
 __all__ = ["RECIPE", "DenseData", "SemanticTrainConfig", "SemanticTraining", "train"]
@@ -102,13 +103,14 @@ class SemanticTraining(ConditionedTraining):
 
 
 def _augment(config: SemanticTrainConfig, data: Any) -> Augment:
+    crop = sides(config.crop)
     augmentation = SemanticAugmentation(
-        scale=config.resize_to or (4 * config.crop, config.crop),
+        scale=config.resize_to or (4 * min(crop), min(crop)),
         ratio=config.ratio,
-        crop=(config.crop, config.crop),
+        crop=crop,
         ignore_index=data.ignore_index,
     )
-    return augmented_label(augmentation, config.crop)
+    return augmented_label(augmentation, crop)
 
 
 RECIPE = Recipe(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpd.data.files import atomic_write, write_npz, write_png
+from vpd.viz.files import save_as
 from vpd.viz.overlay import RGB, colorize, shrink
 from vpd.viz.page import Band, Panel, Picture, page
 
@@ -109,14 +110,15 @@ def save_semantic(result: SemanticResult, path: Path) -> Path:
     Raises:
         ValueError: Another extension. OSError: the file cannot be written.
     """
-    name = path.name.lower()
-    if name.endswith(".figure.png"):
-        return semantic_figure(result).save(path)
-    if name.endswith(".png"):
+
+    def figure(path: Path) -> None:
+        semantic_figure(result).save(path)
+
+    def ids(path: Path) -> None:
         with atomic_write(path) as file:
             file.write(_indexed(result.classes, len(result.names)))
-        return path
-    if name.endswith(".npz"):
+
+    def arrays(path: Path) -> None:
         write_npz(
             path,
             image=result.image,
@@ -124,8 +126,9 @@ def save_semantic(result: SemanticResult, path: Path) -> Path:
             probability=result.probability,
             names=np.array(result.names, dtype=str),
         )
-        return path
-    raise ValueError(f"{path}: expected a name ending in .png, .figure.png or .npz")
+
+    forms = {".figure.png": figure, ".png": ids, ".npz": arrays}
+    return save_as(path, forms)
 
 
 def save_depth(result: DepthResult, path: Path) -> Path:
@@ -137,16 +140,18 @@ def save_depth(result: DepthResult, path: Path) -> Path:
     Raises:
         ValueError: Another extension. OSError: the file cannot be written.
     """
-    name = path.name.lower()
-    if name.endswith(".figure.png"):
-        return depth_figure(result).save(path)
-    if name.endswith(".png"):
+
+    def figure(path: Path) -> None:
+        depth_figure(result).save(path)
+
+    def millimetres(path: Path) -> None:
         write_png(path, (result.depth_m * 1000).round().clip(0, 65535).astype(np.uint16))
-        return path
-    if name.endswith(".npz"):
+
+    def arrays(path: Path) -> None:
         write_npz(path, image=result.image, depth_m=result.depth_m)
-        return path
-    raise ValueError(f"{path}: expected a name ending in .png, .figure.png or .npz")
+
+    forms = {".figure.png": figure, ".png": millimetres, ".npz": arrays}
+    return save_as(path, forms)
 
 
 def _indexed(classes: NDArray[np.integer], count: int) -> bytes:

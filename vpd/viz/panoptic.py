@@ -18,6 +18,7 @@ from vpd.data.panoptic_files import (
     write_tables,
 )
 from vpd.viz.dense import blend, legend, palette
+from vpd.viz.files import save_as
 from vpd.viz.overlay import RGB, shrink
 from vpd.viz.page import Band, Panel, Picture, page
 
@@ -83,18 +84,19 @@ def save_panoptic(result: PanopticResult, path: Path) -> Path:
     Raises:
         ValueError: Another extension. OSError: the file cannot be written.
     """
-    name = path.name.lower()
-    if name.endswith(".figure.png"):
-        return panoptic_figure(result).save(path)
-    if name.endswith(".png"):
+
+    def figure(path: Path) -> None:
+        panoptic_figure(result).save(path)
+
+    def overlay(path: Path) -> None:
         write_png(path, panoptic_overlay(result))
-        return path
-    if name.endswith(".json"):
+
+    def tables(path: Path) -> None:
         ids_path = path.with_suffix(".ids.png")
         write_ids(ids_path, result.ids)
         write_tables(path, _tables(result, path.stem, ids_path.name))
-        return path
-    if name.endswith(".npz"):
+
+    def arrays(path: Path) -> None:
         write_npz(
             path,
             image=result.image,
@@ -105,8 +107,9 @@ def save_panoptic(result: PanopticResult, path: Path) -> Path:
             names=np.array(result.names, dtype=str),
             things=np.array(result.things),
         )
-        return path
-    raise ValueError(f"{path}: expected a name ending in .png, .figure.png, .json or .npz")
+
+    forms = {".figure.png": figure, ".png": overlay, ".json": tables, ".npz": arrays}
+    return save_as(path, forms)
 
 
 def _tables(result: PanopticResult, image_id: str, ids_name: str) -> dict[str, Any]:

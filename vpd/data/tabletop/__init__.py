@@ -13,6 +13,7 @@ The world is frozen: pictures, grammar and splits of VERSION never change.
 """
 
 from vpd.data.tabletop.captions import TAGS, caption, captions, tags
+from vpd.data.tabletop.edits import EDIT_KINDS, EDIT_WORDS, SceneEdit, edit_scene, edits
 from vpd.data.tabletop.expressions import KINDS, Expression, expressions, floors
 from vpd.data.tabletop.phrases import WORDS, head_attributes
 from vpd.data.tabletop.pictures import SCENES, THINGS, depth, panoptic, semantic
@@ -46,6 +47,8 @@ from vpd.data.tabletop.splits import (
 __all__ = [
     "CLASSES",
     "COLORS",
+    "EDIT_KINDS",
+    "EDIT_WORDS",
     "IMAGE_SIZE",
     "KINDS",
     "MATERIALS",
@@ -66,6 +69,7 @@ __all__ = [
     "LightSpec",
     "ObjectSpec",
     "Scene",
+    "SceneEdit",
     "SceneObject",
     "SceneSpec",
     "TabletopSplit",
@@ -73,6 +77,8 @@ __all__ = [
     "caption",
     "captions",
     "depth",
+    "edit_scene",
+    "edits",
     "expressions",
     "expressions_for",
     "floors",

@@ -11,6 +11,7 @@ from vpd.data.tabletop.phrases import (
     matching,
     phrase,
     random_attributes,
+    with_article,
 )
 from vpd.data.tabletop.render import SceneObject
 from vpd.data.tabletop.spec import COLORS, MATERIALS, SHAPES, SIZES, VISIBLE_PX
@@ -60,8 +61,7 @@ def tags(scene: Labelled) -> list[str]:
 
 def _a(rng: RandomSource, o: SceneObject) -> str:
     """ "a small red cube", "an orange thing"."""
-    words = phrase(rng, o, random_attributes(rng, _CHANCES))
-    return f"an {words}" if words.startswith("o") else f"a {words}"  # orange, object
+    return with_article(phrase(rng, o, random_attributes(rng, _CHANCES)))
 
 
 def _clause(rng: RandomSource, o: SceneObject, visible: list[SceneObject]) -> str:

@@ -43,7 +43,9 @@ class Expression:
     target: int
 
 
-def expressions(scene: Labelled, rng: RandomSource, per_kind: int = 1) -> list[Expression]:
+def expressions(
+    scene: Labelled, rng: RandomSource, per_kind: int = 1, kinds: Sequence[str] = KINDS
+) -> list[Expression]:
     """Up to `per_kind` different sentences of each kind; fewer where a scene does not allow them.
 
     Each target has at least 60 visible pixels and a visible distractor of its shape or colour. A
@@ -52,7 +54,7 @@ def expressions(scene: Labelled, rng: RandomSource, per_kind: int = 1) -> list[E
     seen = [o for o in scene.objects if o.visible_px > 0]
     targets = [i for i, o in enumerate(scene.objects) if o.visible_px >= TARGET_PX]
     found: list[Expression] = []
-    for kind in KINDS:
+    for kind in kinds:
         texts: set[str] = set()
         for _ in range(_TRIES_PER_KIND):
             if len(texts) >= per_kind or not targets:

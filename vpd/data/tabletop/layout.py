@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from vpd.data.check import ReferReport, check_refer
+from vpd.data.edit_check import EditReport, check_edits
 from vpd.data.files import atomic_write, write_png
 from vpd.data.masks import encode_mask, mask_box
 from vpd.data.pair_check import PairsReport, check_pairs
+from vpd.data.tabletop.edit_layouts import TREES, write_ip2p
 from vpd.data.tabletop.expressions import Expression
 from vpd.data.tabletop.panoptic_layouts import write_ade20k_panoptic, write_coco_panoptic
 from vpd.data.tabletop.picture_layouts import (
@@ -38,13 +40,14 @@ def make_tabletop(
     cache_dir: str | os.PathLike[str] | None = None,
     workers: int | None = None,
     progress: bool = True,
-) -> ReferReport | PairsReport:
+) -> ReferReport | PairsReport | EditReport:
     """Writes the data set and checks it like any other.
 
     Args:
         layout: "refer" (sentences and masks, see `write_refer`), "ade20k" (semantic labels),
             "nyuv2" (depth; see `vpd.data.tabletop.picture_layouts`), "coco-panoptic" or
-            "ade20k-panoptic" (segments; see `vpd.data.tabletop.panoptic_layouts`).
+            "ade20k-panoptic" (segments; see `vpd.data.tabletop.panoptic_layouts`), or "ip2p"
+            (edited pairs; see `vpd.data.tabletop.edit_layouts`).
 
     Raises:
         ValueError: on another layout, an unknown split or a count out of range.
@@ -55,10 +58,13 @@ def make_tabletop(
         "nyuv2": write_nyuv2,
         "coco-panoptic": write_coco_panoptic,
         "ade20k-panoptic": write_ade20k_panoptic,
+        "ip2p": write_ip2p,
     }
     if layout not in writers:
         raise ValueError(f"layout must be one of {', '.join(writers)}, got {layout!r}")
     writers[layout](root, splits, counts, cache_dir=cache_dir, workers=workers, progress=progress)
+    if layout == "ip2p":
+        return check_edits(Path(root) / TREES)
     return check_refer(root, "tabletop") if layout == "refer" else check_pairs(root, layout)
 
 

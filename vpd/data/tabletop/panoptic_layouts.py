@@ -22,9 +22,9 @@ from vpd.data.panoptic_files import (
     write_tables,
 )
 from vpd.data.tabletop.picture_layouts import (
+    CLASS_NAMES,
     USUAL_SPLITS,
     ade_place,
-    labelled_sizes,
     write_ade20k,
     write_scenes,
 )
@@ -73,9 +73,8 @@ def write_coco_panoptic(
         }
         write_tables(base / "annotations" / f"panoptic_{_folder(split.name)}.json", tables)
 
-    texts = {"classes.txt": "".join(f"{name}\n" for name in CLASSES)}
-    sizes = labelled_sizes(splits, counts)
-    write_scenes(base, sizes, texts, files, False, cache_dir, workers, progress, finish)
+    how: dict[str, Any] = {"cache_dir": cache_dir, "workers": workers, "progress": progress}
+    write_scenes(base, splits, counts, CLASS_NAMES, files, False, finish=finish, **how)
 
 
 def write_ade20k_panoptic(
@@ -101,9 +100,7 @@ def write_ade20k_panoptic(
     first = len(CLASSES) - len(SHAPES) + 1
     rows = [f"{k}\t{first + k - 1}\t{shape}\n" for k, shape in enumerate(SHAPES, start=1)]
     write_texts(base, {TABLE: heading + "".join(rows)})
-    texts = {"classes.txt": "".join(f"{name}\n" for name in CLASSES)}
-    sizes = labelled_sizes(splits, counts)
-    write_scenes(base, sizes, texts, files, False, cache_dir, workers, progress)
+    write_scenes(base, splits, counts, CLASS_NAMES, files, False, **where)
     prepare_ade20k(base, splits, progress=progress)
 
 

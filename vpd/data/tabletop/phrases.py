@@ -93,6 +93,11 @@ def phrase(rng: RandomSource, target: SceneObject, attributes: Sequence[str]) ->
     return " ".join([*words, dice.choice(rng, nouns)])
 
 
+def with_article(words: str) -> str:
+    """ "a small red cube", "an orange thing"."""
+    return f"an {words}" if words.startswith("o") else f"a {words}"  # orange, object
+
+
 def matching(
     objects: Sequence[SceneObject], like: SceneObject, attributes: Sequence[str]
 ) -> list[SceneObject]:

@@ -22,6 +22,7 @@ from vpd.data.tabletop.spec import CLASSES, VERSION
 from vpd.data.tabletop.splits import SPLITS, TabletopSplit, load_split
 
 USUAL_SPLITS = ("train", "val", "test")
+CLASS_NAMES = {"classes.txt": "".join(f"{name}\n" for name in CLASSES)}
 _NOTE = "tabletop.json"
 # Of one scene of a split: a file to write, and what it shows.
 Files = Callable[[TabletopSplit, int], Iterator[tuple[Path, Callable[[], NDArray[Any]]]]]
@@ -57,9 +58,7 @@ def write_ade20k(
         yield base / "annotations" / folder / name, lambda: label() + np.uint8(1)
         yield base / "images" / folder / name, lambda: split.images[i]
 
-    texts = {"classes.txt": "".join(f"{name}\n" for name in CLASSES)}
-    sizes = labelled_sizes(splits, counts)
-    write_scenes(base, sizes, texts, files, False, cache_dir, workers, progress)
+    write_scenes(base, splits, counts, CLASS_NAMES, files, False, cache_dir, workers, progress)
 
 
 def ade_place(split: TabletopSplit, i: int) -> tuple[str, str]:
@@ -92,8 +91,7 @@ def write_nyuv2(
         yield folder / f"rgb_{split.seeds[i]:05d}.png", lambda: split.images[i]
 
     texts = {"scenes.txt": "".join(f"{name}\n" for name in SCENES)}
-    sizes = labelled_sizes(splits, counts)
-    write_scenes(base, sizes, texts, files, True, cache_dir, workers, progress)
+    write_scenes(base, splits, counts, texts, files, True, cache_dir, workers, progress)
 
 
 def labelled_sizes(splits: Iterable[str], counts: Mapping[str, int] | None) -> dict[str, int]:
@@ -137,7 +135,8 @@ def written_sizes(path: Path, info_of: Callable[[Any], Any]) -> dict[str, int]:
 
 def write_scenes(
     base: Path,
-    sizes: Mapping[str, int],
+    splits: Iterable[str],
+    counts: Mapping[str, int] | None,
     texts: Mapping[str, str],
     files: Files,
     depth: bool,
@@ -149,17 +148,18 @@ def write_scenes(
     """Writes the pictures of scenes below `base`, and notes the splits in `tabletop.json`.
 
     Args:
-        sizes: scenes of each split; those that an earlier call wrote stay.
+        splits, counts: as `write_ade20k`; scenes that an earlier call wrote stay.
         texts: small files by name that say which data set this is.
         files: what is written of a scene.
         depth: whether that needs depth.
         finish: what is done with each split at last, as many scenes of it as are written.
 
     Raises:
-        ValueError: if the folder holds another data set.
+        ValueError: as `write_ade20k`, or if the folder holds another data set.
     """
     from tqdm.auto import tqdm
 
+    sizes = labelled_sizes(splits, counts)
     before = written_sizes(base / _NOTE, lambda note: note)
     for name, text in texts.items():
         path = base / name

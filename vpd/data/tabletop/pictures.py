@@ -4,20 +4,22 @@ They have the interface of `vpd.data.SemanticDataset`, `PanopticDataset` and `De
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import overload
+from dataclasses import dataclass, replace
+from typing import Literal, Self, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vpd.data.segments import Instance, PanopticLabel, Segment, instances_of
 from vpd.data.tabletop.render import semantic_labels
-from vpd.data.tabletop.spec import CLASSES, SHAPES
+from vpd.data.tabletop.spec import CLASSES, COLORS, SHAPES
 from vpd.data.tabletop.splits import TabletopSplit
 
 SCENES = ("tabletop",)  # the one scene type of all pictures
 THINGS = tuple(name in SHAPES for name in CLASSES)  # by class; floor and wall are stuff
 _STUFF = len(CLASSES) - len(SHAPES)
+Trait = Literal["shape", "color"]
+NAMES: dict[str, tuple[str, ...]] = {"shape": CLASSES, "color": (*CLASSES[:_STUFF], *COLORS)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,20 +52,22 @@ class SemanticScene(_Rendered):
         return self.read_image(), self.read_label()
 
 
+@dataclass(frozen=True, eq=False)
 class PanopticScene(_Rendered):
-    """One scene and its segments."""
+    """One scene and its segments; objects are named by their shapes, or by their colours."""
+
+    by: Trait = "shape"
 
     def read_label(self) -> PanopticLabel:
         """Floor and wall have ids 1 and 2, object k of the scene has k + 2; those of which nothing
         is to be seen are not listed."""
-        classes = SemanticScene(self.source, self.index).read_label()
+        scene = self.source.scene(self.index)
         instances = np.array(self.source.instances[self.index])
+        classes = semantic_labels(scene.spec, instances)
         ids = np.where(instances > 0, instances + _STUFF, classes + 1).astype(np.int32)
-        shapes = [o.shape for o in self.source.scene(self.index).objects]
+        named = [NAMES[self.by].index(getattr(o, self.by)) for o in scene.objects]
         stuff = [Segment(i + 1, i) for i in range(_STUFF)]
-        objects = [
-            Segment(_STUFF + k, CLASSES.index(shape)) for k, shape in enumerate(shapes, start=1)
-        ]
+        objects = [Segment(_STUFF + k, category) for k, category in enumerate(named, start=1)]
         return PanopticLabel(ids, (*stuff, *objects)).seen()
 
     def read(self) -> tuple[NDArray[np.uint8], PanopticLabel]:
@@ -72,7 +76,7 @@ class PanopticScene(_Rendered):
 
     def read_instances(self) -> tuple[Instance, ...]:
         """The objects one by one."""
-        return instances_of(self.read_label(), THINGS)
+        return instances_of(self.read_label(), _things(self.by))
 
 
 class DepthScene(_Rendered):
@@ -93,87 +97,73 @@ class DepthScene(_Rendered):
         return self.read_image(), self.read_depth()
 
 
+S = TypeVar("S", bound=_Rendered)
+
+
 @dataclass(frozen=True, eq=False)
-class SemanticScenes(Sequence[SemanticScene]):
-    """A rendered split with the classes of its pixels; see `semantic`."""
+class _Scenes(Sequence[S]):
+    """A rendered split, by index; a slice is a smaller one."""
 
     source: TabletopSplit
     rows: range
     name = "tabletop"
     variant = "rendered"
+
+    def _scene(self, index: int) -> S:
+        raise NotImplementedError
+
+    @property
+    def split(self) -> str:
+        return self.source.name
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> S: ...
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: int | slice) -> S | Self:
+        if isinstance(index, slice):
+            return replace(self, rows=self.rows[index])
+        return self._scene(self.rows[index])
+
+
+class SemanticScenes(_Scenes[SemanticScene]):
+    """A rendered split with the classes of its pixels; see `semantic`."""
+
     names = CLASSES
     ignore_index = 255
 
-    @property
-    def split(self) -> str:
-        return self.source.name
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @overload
-    def __getitem__(self, index: int) -> SemanticScene: ...
-    @overload
-    def __getitem__(self, index: slice) -> "SemanticScenes": ...
-    def __getitem__(self, index: int | slice) -> "SemanticScene | SemanticScenes":
-        if isinstance(index, slice):
-            return SemanticScenes(self.source, self.rows[index])
-        return SemanticScene(self.source, self.rows[index])
+    def _scene(self, index: int) -> SemanticScene:
+        return SemanticScene(self.source, index)
 
 
 @dataclass(frozen=True, eq=False)
-class PanopticScenes(Sequence[PanopticScene]):
+class PanopticScenes(_Scenes[PanopticScene]):
     """A rendered split with segments; see `panoptic`."""
 
-    source: TabletopSplit
-    rows: range
-    name = "tabletop"
-    variant = "rendered"
-    names = CLASSES
-    things = THINGS
+    by: Trait = "shape"
 
     @property
-    def split(self) -> str:
-        return self.source.name
+    def names(self) -> tuple[str, ...]:
+        return NAMES[self.by]
 
-    def __len__(self) -> int:
-        return len(self.rows)
+    @property
+    def things(self) -> tuple[bool, ...]:
+        return _things(self.by)
 
-    @overload
-    def __getitem__(self, index: int) -> PanopticScene: ...
-    @overload
-    def __getitem__(self, index: slice) -> "PanopticScenes": ...
-    def __getitem__(self, index: int | slice) -> "PanopticScene | PanopticScenes":
-        if isinstance(index, slice):
-            return PanopticScenes(self.source, self.rows[index])
-        return PanopticScene(self.source, self.rows[index])
+    def _scene(self, index: int) -> PanopticScene:
+        return PanopticScene(self.source, index, self.by)
 
 
-@dataclass(frozen=True, eq=False)
-class DepthScenes(Sequence[DepthScene]):
+class DepthScenes(_Scenes[DepthScene]):
     """A rendered split with depth; see `depth`."""
 
-    source: TabletopSplit
-    rows: range
-    name = "tabletop"
-    variant = "rendered"
     scenes = SCENES
 
-    @property
-    def split(self) -> str:
-        return self.source.name
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @overload
-    def __getitem__(self, index: int) -> DepthScene: ...
-    @overload
-    def __getitem__(self, index: slice) -> "DepthScenes": ...
-    def __getitem__(self, index: int | slice) -> "DepthScene | DepthScenes":
-        if isinstance(index, slice):
-            return DepthScenes(self.source, self.rows[index])
-        return DepthScene(self.source, self.rows[index])
+    def _scene(self, index: int) -> DepthScene:
+        return DepthScene(self.source, index)
 
 
 def semantic(source: TabletopSplit) -> SemanticScenes:
@@ -186,14 +176,23 @@ def semantic(source: TabletopSplit) -> SemanticScenes:
     return SemanticScenes(source, range(len(source)))
 
 
-def panoptic(source: TabletopSplit) -> PanopticScenes:
-    """The scenes of a split with their segments: shapes are things, floor and wall are stuff.
+def panoptic(source: TabletopSplit, by: Trait = "shape") -> PanopticScenes:
+    """The scenes of a split with their segments: objects are things, floor and wall are stuff.
+
+    Args:
+        by: what an object's class is: its shape, as in all other labels, or its colour.
 
     Raises:
         ValueError: for `pretrain`, which has no labels.
     """
     _check_labelled(source)
-    return PanopticScenes(source, range(len(source)))
+    if by not in NAMES:
+        raise ValueError(f"by must be one of {', '.join(NAMES)}, got {by!r}")
+    return PanopticScenes(source, range(len(source)), by)
+
+
+def _things(by: str) -> tuple[bool, ...]:
+    return tuple(i >= _STUFF for i in range(len(NAMES[by])))
 
 
 def depth(source: TabletopSplit) -> DepthScenes:

@@ -1,0 +1,193 @@
+"""Open-vocabulary panoptic segmentation with networks of random weights: what a vocabulary may be,
+what it costs, and that pictures are read as ODISE reads them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny import CLIP, PARTS
+
+import vpd
+from vpd.images import scaled
+from vpd.models.mask_clip import mask_embeddings
+from vpd.tasks import store
+from vpd.tasks.open_config import OpenPanopticConfig
+from vpd.tasks.open_panoptic import OpenPanopticSegmenter
+from vpd.vocabulary import Vocabulary
+
+SMALL = {
+    "unet": PARTS["unet"],
+    "vae": PARTS["vae"],
+    "image": CLIP.image,
+    "text": CLIP.text,
+    "image_size": 64,
+    "scale_factor": 0.8,
+    "token_length": 16,
+    "projection_dim": 16,
+    "norm_groups": 4,
+    "categories": (("cube", "box"), ("floor",)),
+    "things": (True, False),
+    "channels": 16,
+    "embedding_dim": 12,
+    "num_queries": 6,
+    "heads": 2,
+    "encoder_layers": 1,
+    "decoder_layers": 2,
+    "test_size": 64,
+    "max_size": 160,
+}
+
+
+def segmenter(**changes) -> OpenPanopticSegmenter:
+    torch.manual_seed(0)
+    return OpenPanopticSegmenter(OpenPanopticConfig(**{**SMALL, **changes})).eval()
+
+
+@pytest.fixture(scope="module")
+def model() -> OpenPanopticSegmenter:
+    return segmenter()
+
+
+def picture(height=50, width=70) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+
+
+def test_a_vocabulary_at_run_time(model):
+    first = model.panoptic(picture(), vocabulary="cube, box; ring; floor")
+    assert first.names == ("cube", "ring", "floor")
+    assert first.ids.shape == (50, 70)
+    other = model(picture(), Vocabulary.parse("sky; sea", stuff="sky, sea"))
+    assert (other.names, other.things) == (("sky", "sea"), (False, False))
+    assert {instance.category for instance in other.instances} == set()
+    own = model(picture())
+    assert (own.names, own.things) == (("cube", "floor"), (True, False))
+
+
+@pytest.mark.parametrize("count", [1, 2000])
+def test_vocabularies_of_any_length(model, count):
+    found = model(picture(), [f"thing {i}" for i in range(count)])
+    assert len(found.names) == count
+    assert found.classes.max() < count
+    assert found.classes.dtype == (np.uint8 if count <= 256 else np.int32)
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "message"),
+    [
+        ("", "expected names"),
+        (" ; , ", "expected names"),
+        (["cube", ""], "empty name"),
+        ([], "at least one category"),
+        ("cube; cube", "each name in one category"),
+        ("x" * 4000, "fit"),
+    ],
+)
+def test_what_is_no_vocabulary(model, vocabulary, message):
+    with pytest.raises(ValueError, match=message):
+        model(picture(), vocabulary)
+    with pytest.raises(TypeError, match="expected a Vocabulary"):
+        model(picture(), 3)
+
+
+def test_what_is_new_is_read_once(model, monkeypatch):
+    read: list[int] = []
+    plain = model.texts._encode
+    monkeypatch.setattr(model.texts, "_encode", lambda new: read.append(len(new)) or plain(new))
+    model(picture(), "tree; house")
+    model(picture(), "house; tree, oak")
+    assert read == [2, 2, 1, 1]  # by itself and as a photo
+    sought = model.sought("tree; house")
+    model(picture(), sought)
+    assert read == [2, 2, 1, 1, 0, 0]
+
+
+def test_the_order_of_names_does_not_matter(model):
+    pixels = torch.rand(1, 3, 64, 96)
+    with torch.inference_mode():
+        one, masks = model.logits(pixels, model.sought("cube; ring, circle; sea"))
+        two, same = model.logits(pixels, model.sought("sea; circle, ring; cube"))
+    torch.testing.assert_close(same, masks)
+    torch.testing.assert_close(two[..., [2, 1, 0, 3]], one, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("supervision", ["labels", "captions"])
+@pytest.mark.parametrize("branch", ["mask_tokens", "pool", "none"])
+def test_logits_against_the_formulas(supervision, branch):
+    """Equation 9 and what the released code does of it, written out."""
+    own = segmenter(supervision=supervision, clip_branch=branch)
+    pixels, words = torch.rand(1, 3, 64, 64), "cube, ball; sea"
+    with torch.inference_mode():
+        found, masks = own.logits(pixels, own.sought(words))
+        out = own.masks(pixels, last_only=True)
+        sought = own.sought(words)
+        z = F.normalize(out.embeddings[-1], dim=-1)
+        names = F.normalize(own.words.project(sought.texts), dim=-1)
+        cosines = out.scale * z @ names.T
+        scores = torch.stack([cosines[..., :2].amax(-1), cosines[..., 2]], -1)
+        if supervision == "labels":
+            null = F.normalize(own.words.project(own.words.get_parameter("null_embed")), dim=-1)
+            null = null.reshape(1, 1, -1)
+            full = torch.cat([scores, out.scale * (z * null).sum(-1, keepdim=True)], -1)
+            nothing = full.softmax(-1)[..., -1:]
+        else:
+            nothing = out.logits[-1].softmax(-1)[..., 1:]
+        p = scores.softmax(-1)
+        if branch != "none":
+            seen = mask_embeddings(own.clip["image"], 2 * pixels - 1, masks, branch=branch)
+            near = F.normalize(seen, dim=-1) @ F.normalize(sought.clip_texts, dim=-1).T
+            q = (100 * torch.stack([near[..., :2].amax(-1), near[..., 2]], -1)).softmax(-1)
+            share = torch.tensor([0.3, 0.7])  # the cube was trained on, the sea was not
+            p = (p ** (1 - share) * q**share).log().softmax(-1)
+    want = torch.cat([p * (1 - nothing), nothing], -1)
+    torch.testing.assert_close(found.softmax(-1), want / want.sum(-1, keepdim=True),
+                               rtol=1e-3, atol=1e-4)  # fmt: skip
+
+
+def test_pictures_of_any_size(model):
+    for size in [(1, 1), (33, 200), (64, 64)]:
+        found = model(picture(*size), "cube")
+        assert found.ids.shape == size
+    small = scaled(picture(50, 70), 64 / 50)
+    assert small.shape[-2:] == (64, 90)
+
+
+def test_what_learns(model):
+    names = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
+    assert names == {"adapter", "backbone", "head", "words"}
+
+
+def test_a_model_comes_back_from_disk(model, tmp_path):
+    again = vpd.load(store.save(model, tmp_path / "m", dtype=torch.float32))
+    assert isinstance(again, vpd.OpenPanopticSegmenter)
+    assert asdict(again.config) == asdict(model.config)
+    one, two = model(picture(), "cube; ring"), again(picture(), "cube; ring")
+    np.testing.assert_array_equal(one.ids, two.ids)
+    np.testing.assert_array_equal(one.classes, two.classes)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"supervision": "both"}, "supervision"),
+        ({"clip_branch": "some"}, "clip_branch"),
+        ({"alpha": 1.5}, "alpha"),
+        ({"test_size": 200}, "test_size <= max_size"),
+        ({"text": PARTS["text"]}, "one projection_dim"),
+        ({"image": None, "captioner": "none"}, "one projection_dim"),
+    ],
+)
+def test_configs_that_cannot_be(change, message):
+    with pytest.raises(ValueError, match=message):
+        OpenPanopticConfig(**{**SMALL, **change})
+
+
+def test_a_model_without_categories_needs_words():
+    own = segmenter(categories=(), things=())
+    assert own(picture(), "cube").names == ("cube",)
+    with pytest.raises(ValueError, match="at least one category"):
+        own(picture())
+    assert replace(own.config, categories=(("a",),)).categories == (("a",),)

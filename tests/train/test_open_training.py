@@ -1,0 +1,163 @@
+"""Training of open-vocabulary segmentation at toy scale."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from dense_toys import (
+    SIZE,
+    cached_as_uncached,
+    curve,
+    few_scenes,
+    interrupted_and_whole,
+    weights,
+    write_foundation,
+)
+from dense_toys import recipe as dense_recipe
+from panoptic_toys import same_points
+
+import vpd
+from vpd.cli.parser import read
+from vpd.data import tabletop
+
+pytest.importorskip("lightning")
+from vpd.train import mask_criterion, open_panoptic
+from vpd.train.open_config import OpenTrainConfig
+from vpd.train.open_model import build_open, names_of
+from vpd.train.open_panoptic import OpenRun, OpenTraining, train
+from vpd.train.open_table import OpenTable
+from vpd.train.parts import Shares
+
+HEAD = {
+    "projection_dim": 16, "channels": 16, "embedding_dim": 12, "num_queries": 8, "heads": 2,
+    "encoder_layers": 1, "decoder_layers": 2, "norm_groups": 4, "points": 64,
+    "schedule": {"kind": "poly"},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_scenes():
+    with few_scenes():
+        yield
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> dict:
+    folder = tmp_path_factory.mktemp("open")
+    fields = dense_recipe(write_foundation(folder / "foundation", clip=True), folder / "cache")
+    del fields["templates"]
+    return {**fields, **HEAD, "crop": SIZE}
+
+
+@pytest.fixture
+def config_of(base, tmp_path):
+    def make(**changes) -> OpenTrainConfig:
+        return read(OpenTrainConfig, {**base, "out": str(tmp_path / "run"), **changes})
+
+    return make
+
+
+def training(config, **options) -> OpenTraining:
+    """One on four scenes."""
+    data = tabletop.panoptic(tabletop.load_split("train", limit=4), by=config.by)
+    names = names_of(config, data.names, data.things)
+    model = build_open(config, names)
+    table = OpenTable(model, data, config.loop.batch, config.seed, flip=True, **options)
+    captions = open_panoptic._captions(data) if config.supervision == "captions" else None
+    places = {i: i for i in range(len(names))}
+    return OpenTraining(config, OpenRun(model, table, names, places, captions, names=names))
+
+
+@pytest.mark.parametrize("supervision", ["labels", "captions"])
+def test_it_learns_and_writes_a_model_that_segments(config_of, tmp_path, supervision):
+    config = config_of(supervision=supervision)
+    loop = replace(config.loop, steps=40, lr=1e-2, val_every=40, clip=1.0)
+    metrics = train(replace(config, loop=loop))
+    run = tmp_path / "run"
+    losses = curve(run, "loss")
+    assert len(losses) == 40
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+    assert ("grounding" in (run / "metrics.csv").read_text()) == (supervision == "captions")
+    assert {"PQ", "mAP", "mIoU", "seen/PQ", "shuffled/seen/PQ"} <= set(metrics)
+    assert not any("held_out" in name for name in metrics)
+    model = vpd.load(run / "model")
+    assert isinstance(model, vpd.OpenPanopticSegmenter)
+    assert model.config.supervision == supervision
+    assert model(np.zeros((50, 70, 3), np.uint8), "cube; sky").names == ("cube", "sky")
+    kept = {key.split(".")[0] for key in weights(run)}
+    assert {"adapter", "backbone", "head", "words"} <= kept
+
+
+@pytest.mark.parametrize("supervision", ["labels", "captions"])
+def test_interrupted_training_equals_uninterrupted(config_of, tmp_path, supervision):
+    interrupted_and_whole(OpenTraining, train, config_of(supervision=supervision), tmp_path)
+
+
+def test_training_from_what_was_kept_equals_training_without(config_of, tmp_path):
+    cached_as_uncached(train, config_of(), tmp_path)
+
+
+def test_parts_of_a_batch_add_up_to_it(config_of, monkeypatch):
+    monkeypatch.setattr(mask_criterion, "mask2former_loss", same_points)
+    module = training(config_of(loop={"batch": 4, "precision": "32"}))
+    whole = module.losses(0, slice(0, 4))
+    module.shares = Shares(4, 2)
+    parts = [module.losses(0, module.shares.part(k)) for k in range(2)]
+    for name, value in whole.items():
+        torch.testing.assert_close(sum(part[name] for part in parts), value, msg=name)
+
+
+@pytest.mark.parametrize(("by", "held"), [("shape", "ring"), ("color", "red")])
+def test_what_is_held_out_is_not_seen(config_of, tmp_path, monkeypatch, by, held):
+    trained = []
+    plain = open_panoptic.OpenTable
+    monkeypatch.setattr(
+        open_panoptic, "OpenTable",
+        lambda model, samples, *args, **options: trained.append(samples)
+        or plain(model, samples, *args, **options),
+    )  # fmt: skip
+    data = {**config_of().data.__dict__, "limit": 6}
+    config = config_of(by=by, held_out=[held], data=data, loop={"steps": 2, "batch": 1})
+    metrics = train(config)
+    (samples,) = trained
+    place = tabletop.panoptic(tabletop.load_split("train"), by=by).names.index(held)
+    assert 0 < len(samples) < 6
+    for sample in samples:
+        assert all(segment.category != place for segment in sample.read_label().segments)
+    model = vpd.load(tmp_path / "run" / "model")
+    assert held not in model.vocabulary.words
+    assert {"held_out/PQ", "held_out/mAP", "shuffled/held_out/PQ", "seen/PQ"} <= set(metrics)
+
+
+def test_words_of_captions(config_of):
+    module = training(config_of(supervision="captions", words=6))
+    one, again = module.said(3, 1, 0), module.said(3, 1, 0)
+    assert one == again != module.said(4, 1, 0)
+    assert all(text.startswith("a photo of a ") for text in one.sentences)
+    shapes = {shape for shape in tabletop.SHAPES if any(shape in text for text in one.sentences)}
+    module.config = replace(module.config, held_out=tuple(shapes))
+    hidden = module.said(3, 1, 0)
+    for text, valid in zip(hidden.sentences, hidden.valid, strict=True):
+        assert valid == (text != "a photo of a .")
+        assert not any(shape in text for shape in shapes)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"supervision": "both"}, "supervision"),
+        ({"data": {"name": "nyuv2"}}, "data.name"),
+        ({"by": "color", "data": {"name": "coco-panoptic", "root": "x"}}, "by=color"),
+        ({"supervision": "captions", "loop": {"batch": 4, "micro_batch": 2}}, "micro_batch"),
+        ({"held_out": ["sofa"]}, "held_out must be of"),
+        ({"held_out": list(tabletop.CLASSES)}, "left to train on"),
+        ({"vocabulary": "coco_panoptic"}, "8 classes"),
+        ({"words": 0}, "words must be at least 1"),
+    ],
+)
+def test_what_cannot_be_trained(config_of, change, message):
+    with pytest.raises(ValueError, match=message):
+        train(config_of(**change))

@@ -1,0 +1,174 @@
+"""What determines a trained open-vocabulary panoptic segmenter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from vpd.data.augment import check_shares
+from vpd.losses.grounding import GroundingForm
+from vpd.tasks.condition_config import check_choice
+from vpd.tasks.open_config import Supervision
+from vpd.train.dense_fields import DenseData
+from vpd.train.loop import LoopConfig
+from vpd.train.schedules import ScheduleConfig
+
+__all__ = ["OpenTrainConfig"]
+
+
+@dataclass(frozen=True)
+class OpenTrainConfig:
+    """Everything that determines a trained open-vocabulary segmenter. Defaults train vpd-mini on
+    Tabletop."""
+
+    out: str = "runs/open"
+    foundation: str = "vpd-mini"
+    """A shipped model's name or a folder, with CLIP: where all networks that do not train come
+    from."""
+    data: DenseData = field(default_factory=DenseData)
+    by: Literal["shape", "color"] = "shape"
+    """Tabletop: what an object's category is."""
+    vocabulary: str | None = None
+    """Names of the data set's classes, in their order: a label set that comes with vpd or a file of
+    one (:class:`vpd.Vocabulary`). None: the data set's own names."""
+    held_out: tuple[str, ...] = ()
+    """Categories that are not trained on: pictures that show one are left out, and so are words of
+    captions that name one."""
+    supervision: Supervision = "labels"
+    """``labels``: masks learn their categories; ``captions``: they learn to be objects, and the
+    words of the picture's captions."""
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            steps=6000, batch=16, lr=5e-4, weight_decay=0.05, warmup=100, ema=0.995, clip=0.01,
+            val_every=2000,
+        )
+    )  # fmt: skip
+    """ODISE: 92,188 steps of 64, rate 1e-4 after a warm-up of 250 steps, weight decay 0.05 (on
+    neither biases nor norms), clipping at 0.01, no averaging."""
+    epochs: int | None = None
+    """If set, the number of steps follows from it."""
+    schedule: ScheduleConfig = field(
+        default_factory=lambda: ScheduleConfig(
+            kind="multi_step", milestones=(0.8889, 0.9630), warmup_from=0.067
+        )
+    )
+    crop: int = 128
+    """Side in pixels of the square pictures that are trained on, and shorter side in a test. ODISE:
+    1024."""
+    augment: Literal["none", "flip"] = "flip"
+    """``flip``: each picture and its mirror image, squashed to ``crop``; ``none``: each picture
+    alone."""
+    unet_init: Literal["pretrained", "random"] = "pretrained"
+    """``random``: a U-Net that has learnt nothing, to measure what the prior is worth."""
+    captioner: Literal["gated", "mlp", "none"] = "gated"
+    """What the U-Net is told: see :class:`vpd.ImplicitCaptionerConfig`; ``none``: the empty
+    sentence."""
+    learnable_time_embed: bool = True
+    """Whether the captioner changes the U-Net's time embedding too."""
+    steps: tuple[int, ...] = (0,)
+    """Timesteps at which the U-Net is run and tapped; below 0: at step 0 without noise."""
+    projection_dim: int = 64
+    """Channels of the feature maps. ODISE: 512."""
+    channels: int = 64
+    """Width of the head. ODISE: 256."""
+    embedding_dim: int = 64
+    """Of the masks' embeddings. ODISE: 256."""
+    num_queries: int = 30
+    """The most segments that a picture can have. ODISE: 100."""
+    heads: int = 8
+    """Of every attention in the head."""
+    encoder_layers: int = 3
+    """Of deformable attention over the three coarsest maps. ODISE: 6."""
+    decoder_layers: int = 4
+    """Of masked attention from queries to pixels. ODISE: 9."""
+    norm_groups: int = 8
+    """Groups of its group normalisations. ODISE: 32."""
+    class_weight: float = 2.0
+    """Of the cross-entropy of categories, in the loss and in the matching, as the next two."""
+    mask_weight: float = 5.0
+    """Of the cross-entropy of masks."""
+    dice_weight: float = 5.0
+    no_object: float = 0.1
+    """What queries count that should say "no object"."""
+    grounding_weight: float = 1.0
+    """Of the grounding of words, with captions."""
+    grounding_form: GroundingForm = "code"
+    words: int = 8
+    """Nouns of a caption, drawn with replacement."""
+    points: int = 512
+    """Places at which a mask is compared. ODISE: 12,544, for masks of 256 x 256."""
+    oversample: float = 3.0
+    """Random candidates for each of them."""
+    uncertain: float = 0.75
+    """Share of them that is chosen among the candidates, those where the mask is least sure."""
+    clip_branch: Literal["mask_tokens", "pool", "none"] = "mask_tokens"
+    """What CLIP says about each mask in a test."""
+    alpha: float | None = None
+    """How much that counts for categories that were trained on; None: ODISE's 0.3, or 0.35 with
+    captions."""
+    beta: float | None = None
+    """How much for the others; None: ODISE's 0.7, or 0.65 with captions."""
+    feature_cache: Literal["float16", "float32", "none"] = "float16"
+    """How what frozen networks make of pictures before the U-Net is kept on disk, for other runs
+    too; ``none``: they run in every step."""
+    shuffled: bool = True
+    """Score the trained model once more with the names of things mixed up."""
+    max_size: int | None = None
+    """Longer side of a picture in a test, at most; None: 2.5 times ``crop``."""
+    min_score: float = 0.0
+    min_overlap: float = 0.8
+    select: Literal["last", "best"] = "last"
+    """Which weights are kept: the last, or those with the best PQ on the watched pictures."""
+    seed: int = 0
+    progress: bool = True
+
+    weights: ClassVar[tuple[str, ...]] = ()
+    lora: ClassVar[None] = None
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("supervision", ("labels", "captions")),
+            ("augment", ("none", "flip")),
+            ("unet_init", ("pretrained", "random")),
+            ("by", ("shape", "color")),
+            ("feature_cache", ("float16", "float32", "none")),
+        ):
+            check_choice(name, getattr(self, name), allowed)
+        for name in ("crop", "num_queries", "words", "points"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("class_weight", "mask_weight", "dice_weight", "no_object", "grounding_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        check_shares(
+            uncertain=self.uncertain,
+            min_score=self.min_score,
+            min_overlap=self.min_overlap,
+            alpha=self.clip_shares[0],
+            beta=self.clip_shares[1],
+        )
+        if self.data.name not in ("tabletop", "coco-panoptic", "ade20k-panoptic"):
+            raise ValueError(
+                "data.name must be one of ('tabletop', 'coco-panoptic', 'ade20k-panoptic'), got "
+                f"{self.data.name!r}"
+            )
+        if self.by != "shape" and (self.data.name != "tabletop" or self.data.root is not None):
+            raise ValueError(
+                f"by={self.by} is of rendered scenes of Tabletop, got another data set"
+            )
+        if self.supervision == "captions" and self.data.name != "tabletop":
+            raise ValueError(
+                f"supervision=captions needs captions, of which data.name={self.data.name} has none"
+            )
+        if self.supervision == "captions" and self.loop.micro_batch is not None:
+            raise ValueError(
+                "loop.micro_batch has no meaning with supervision=captions, which compares all "
+                f"pictures of a batch, got {self.loop.micro_batch}"
+            )
+
+    @property
+    def clip_shares(self) -> tuple[float, float]:
+        """``alpha`` and ``beta``."""
+        own = (0.3, 0.7) if self.supervision == "labels" else (0.35, 0.65)
+        first = own[0] if self.alpha is None else self.alpha
+        return first, own[1] if self.beta is None else self.beta
