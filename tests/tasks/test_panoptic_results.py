@@ -268,7 +268,7 @@ def test_files(tmp_path):
     np.testing.assert_array_equal(arrays["ids"], found.ids)
     assert arrays["segments"].tolist() == [[1, 0], [2, 1], [3, 2]]
     assert cv2.imread(str(found.save(tmp_path / "a.figure.png"))) is not None
-    with pytest.raises(ValueError, match=r"ending in \.png, \.figure\.png, \.json or \.npz"):
+    with pytest.raises(ValueError, match=r"ending in \.figure\.png, \.png, \.json or \.npz"):
         found.save(tmp_path / "a.jpg")
 
 

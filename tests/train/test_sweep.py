@@ -393,11 +393,13 @@ def test_a_job_array_runs_the_same_command(grid, tmp_path, monkeypatch):
         ("prior_value", 33),
         ("debug", 9),
         ("inference", 3),
-        ("fvpd", 36),
+        ("fvpd", 39),
         ("ideas", 9),
         ("tagging_contest", 31),
         ("tagging_ablations", 19),
         ("panoptic", 10),
+        ("semantic", 15),
+        ("depth", 13),
     ],
 )
 def test_experiments_expand(name, cells, capfd, monkeypatch):
