@@ -34,3 +34,12 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "cuda" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(scope="module")
+def few_scenes():
+    """Splits of Tabletop are a few rendered scenes: :func:`dense_toys.few_scenes`."""
+    import dense_toys
+
+    with dense_toys.few_scenes():
+        yield

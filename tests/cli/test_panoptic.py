@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from dense_toys import few_scenes, recipe, write_foundation
+from dense_toys import recipe, write_foundation
 from panoptic_toys import HEAD, segmenter
 from PIL import Image
 
@@ -16,11 +16,7 @@ from vpd.data import tabletop
 from vpd.tasks import store
 from vpd.tasks.evaluate_panoptic import evaluate_panoptic
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _few_scenes():
-    with few_scenes():
-        yield
+pytestmark = pytest.mark.usefixtures("few_scenes")
 
 
 @pytest.fixture(scope="module")

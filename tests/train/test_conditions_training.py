@@ -12,7 +12,6 @@ from dense_toys import (
     SIZE,
     cached_as_uncached,
     curve,
-    few_scenes,
     interrupted_and_whole,
     recipe,
     weights,
@@ -38,6 +37,8 @@ from vpd.train.groups import semantic_rule
 from vpd.train.parts import Shares
 from vpd.train.semantic import RECIPE, SemanticTrainConfig, SemanticTraining, train
 
+pytestmark = pytest.mark.usefixtures("few_scenes")
+
 FROZEN = {"freeze": "unet", "text_adapter": False}
 TAGGING = {"queries": 4, "blocks": 1, "heads": 4, "mlp_ratio": 2.0}
 CONDITIONS = {
@@ -49,12 +50,6 @@ CONDITIONS = {
     "tagging by tags": {"tagging": {**TAGGING, "text": "tags"}},
     "oracle": {"attention": []},
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _few_scenes():
-    with few_scenes():
-        yield
 
 
 @pytest.fixture(scope="module")

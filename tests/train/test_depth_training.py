@@ -16,7 +16,6 @@ from dense_toys import (
     SIZE,
     cached_as_uncached,
     curve,
-    few_scenes,
     interrupted_and_whole,
     recipe,
     weights,
@@ -38,14 +37,10 @@ from vpd.train.depth import RECIPE, DepthTrainConfig, DepthTraining, train
 from vpd.train.groups import matrix_rule
 from vpd.train.parts import Shares
 
+pytestmark = pytest.mark.usefixtures("few_scenes")
+
 FROZEN = {"freeze": "unet", "text_adapter": False}
 PADDED = 48  # a crop that the networks, which take multiples of 32, do not
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _few_scenes():
-    with few_scenes():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ from dense_toys import (
     SIZE,
     cached_as_uncached,
     curve,
-    few_scenes,
     interrupted_and_whole,
     weights,
     write_foundation,
@@ -31,17 +30,13 @@ from vpd.train.open_panoptic import OpenRun, OpenTraining, train
 from vpd.train.open_table import OpenTable
 from vpd.train.parts import Shares
 
+pytestmark = pytest.mark.usefixtures("few_scenes")
+
 HEAD = {
     "projection_dim": 16, "channels": 16, "embedding_dim": 12, "num_queries": 8, "heads": 2,
     "encoder_layers": 1, "decoder_layers": 2, "norm_groups": 4, "points": 64,
     "schedule": {"kind": "poly"},
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _few_scenes():
-    with few_scenes():
-        yield
 
 
 @pytest.fixture(scope="module")

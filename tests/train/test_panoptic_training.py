@@ -41,15 +41,11 @@ from vpd.train.panoptic import RECIPE, PanopticTrainConfig, PanopticTraining, tr
 from vpd.train.parts import Shares
 from vpd.train.segment_targets import objects_of, segment_numbers
 
+pytestmark = pytest.mark.usefixtures("few_scenes")
+
 CLASSES = tuple(zip(tabletop.CLASSES, THINGS, strict=True))
 FROZEN = {"freeze": "unet", "text_adapter": False}
 TAGGING = {"queries": 4, "blocks": 1, "heads": 4, "mlp_ratio": 2.0, "image": False}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _few_scenes():
-    with few_scenes():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from dense_toys import curve, few_scenes, recipe, write_foundation
+from dense_toys import curve, recipe, write_foundation
 
 import vpd
 from vpd.cli.parser import read
@@ -26,13 +26,9 @@ from vpd.train.panoptic_config import PanopticTrainConfig
 from vpd.train.picture_latents import latents_name
 from vpd.train.semantic import RECIPE, SemanticTrainConfig, train
 
+pytestmark = pytest.mark.usefixtures("few_scenes")
+
 CROP = (32, 64)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _few_scenes():
-    with few_scenes():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -45,14 +45,10 @@ from vpd.train.groups import norms, semantic_rule
 from vpd.train.parts import Shares
 from vpd.train.semantic import SemanticTrainConfig, SemanticTraining, train
 
+pytestmark = pytest.mark.usefixtures("few_scenes")
+
 NAMES = ("floor", "wall", "ball", "cube", "ring")
 FROZEN = {"freeze": "unet", "text_adapter": False}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _few_scenes():
-    with few_scenes():
-        yield
 
 
 @pytest.fixture(scope="module")

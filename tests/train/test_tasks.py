@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from dense_toys import few_scenes, recipe, write_foundation
+from dense_toys import recipe, write_foundation
 
 import vpd
 from vpd.cli.parser import read
@@ -20,11 +20,7 @@ from vpd.train.sweep_grid import SweepConfig, cells_of
 from vpd.train.sweep_inference import Inference
 from vpd.train.tasks import config_type, train
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _few_scenes():
-    with few_scenes():
-        yield
+pytestmark = pytest.mark.usefixtures("few_scenes")
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from dense_toys import (
     SIZE,
     cached_as_uncached,
     curve,
-    few_scenes,
     interrupted_and_whole,
     recipe,
     weights,
@@ -34,6 +33,8 @@ from vpd.train.dense_model import build_depth, build_semantic
 from vpd.train.dense_table import ResidentTable, label
 from vpd.train.panoptic_config import PanopticTrainConfig
 
+pytestmark = pytest.mark.usefixtures("few_scenes")
+
 SHAPE = ViTConfig(
     hidden_size=64, intermediate_size=96, num_hidden_layers=4, num_attention_heads=1,
     image_size=SIZE, patch_size=8, strides=(4, 8, 16, 32),
@@ -43,12 +44,6 @@ KINDS = {
     "depth": (DepthTrainConfig, {"embed_dim": 4, "num_filters": 8, "norm_groups": 4}),
 }
 TASKS = {"semantic": semantic, "depth": depth}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _few_scenes():
-    with few_scenes():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vpd.data.augment import check_shares
-from vpd.images import read_image, scaled
 from vpd.models.clip_image import CLIPImageEncoder
 from vpd.models.clip_text import CLIPTextEncoder
 from vpd.models.mask_clip import (
@@ -28,6 +26,7 @@ from vpd.models.odise_head import (
     OdiseTextHead,
 )
 from vpd.tasks.dense import pad_to_multiple
+from vpd.tasks.mask_heads import LEVELS, asked, head_fields, padded_size, whole_picture
 from vpd.tasks.odise_features import OdiseFeatures
 from vpd.tasks.open_config import OpenPanopticConfig
 from vpd.tasks.panoptic_results import PanopticResult
@@ -36,7 +35,6 @@ from vpd.vocabulary import Vocabulary
 
 __all__ = ["OpenPanopticSegmenter", "Sought"]
 
-_LEVELS = 3  # coarsest maps that deformable attention runs over, and that queries read
 _MOST = 100.0  # that CLIP's cosines are multiplied with
 
 
@@ -67,29 +65,16 @@ class OpenPanopticSegmenter(OdiseFeatures[OpenPanopticConfig]):
         self.clip["text"] = CLIPTextEncoder(config.text)
         self.clip.register_buffer("logit_scale", torch.tensor(math.log(_MOST)))
         self.clip.requires_grad_(False)
-        width, maps = config.channels, len(self.backbone.strides)
-        if maps < _LEVELS:
+        maps = len(self.backbone.strides)
+        if maps < LEVELS:
             raise ValueError(
-                f"the head reads {_LEVELS} feature maps or more, these taps give {maps}"
+                f"the head reads {LEVELS} feature maps or more, these taps give {maps}"
             )
         by_labels = config.supervision == "labels"
         self.head = OdiseHead(
             OdiseHeadConfig(
-                in_channels=(config.projection_dim,) * maps,
+                **head_fields(config, (config.projection_dim,) * maps),
                 num_classes=None if by_labels else 1,
-                conv_dim=width,
-                mask_dim=width,
-                hidden_dim=width,
-                num_queries=config.num_queries,
-                nheads=config.heads,
-                dim_feedforward=8 * width,
-                dec_layers=config.decoder_layers,
-                transformer_nheads=config.heads,
-                transformer_dim_feedforward=4 * width,
-                transformer_enc_layers=config.encoder_layers,
-                transformer_levels=_LEVELS,
-                num_feature_levels=_LEVELS,
-                norm_groups=config.norm_groups,
                 projection_dim=config.embedding_dim,
             )
         )
@@ -212,15 +197,9 @@ class OpenPanopticSegmenter(OdiseFeatures[OpenPanopticConfig]):
                 names, or a share out of range.
         """
         config = self.config
-        score = config.min_score if min_score is None else min_score
-        overlap = config.min_overlap if min_overlap is None else min_overlap
-        check_shares(min_score=score, min_overlap=overlap)
-        if top < 1:
-            raise ValueError(f"top must be at least 1, got {top}")
-        picture = read_image(image)
-        short, long = sorted(picture.shape[:2])
-        factor = min(config.test_size / short, config.max_size / long)
-        pixels = (scaled(picture, factor) + 1) / 2
+        options = asked(config, min_score, min_overlap, top)
+        picture, pixels = whole_picture(image, config.test_size, config.max_size)
+        pixels = (pixels + 1) / 2
         used = (pixels.shape[-2], pixels.shape[-1])
         training = self.training
         self.eval()
@@ -231,18 +210,15 @@ class OpenPanopticSegmenter(OdiseFeatures[OpenPanopticConfig]):
                 logits, masks = self.logits(pixels.to(self.device, self.dtype), vocabulary)
         finally:
             self.train(training)
-        padded = pad_to_multiple(pixels[:, :1], self._padding).shape[-2:]
         return PanopticResult.from_masks(
             picture,
             logits[0].float(),
             masks[0].float(),
             vocabulary.vocabulary.names,
             vocabulary.vocabulary.things,
-            padded=(padded[0], padded[1]),
+            padded=padded_size(used, self._padding),
             used=used,
-            min_score=score,
-            min_overlap=overlap,
-            top=top,
+            **options._asdict(),
         )
 
     def forward(  # type: ignore[override]

@@ -3,7 +3,6 @@ al. 2022) on a diffusion model's features."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,17 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vpd.data.augment import check_shares
-from vpd.images import read_image, scaled
 from vpd.models.mask2former import Mask2FormerConfig, Mask2FormerHead, Mask2FormerOutput
 from vpd.models.unet import UNetOutput
 from vpd.tasks.condition_config import ConditionedConfig
 from vpd.tasks.conditioned import ConditionedModel
 from vpd.tasks.dense import pad_to_multiple
+from vpd.tasks.mask_heads import LEVELS, asked, head_fields, padded_size, whole_picture
 from vpd.tasks.panoptic_results import PanopticResult
 
 __all__ = ["PanopticConfig", "PanopticSegmenter"]
-
-_LEVELS = 3  # coarsest maps that deformable attention runs over, and that queries read
 
 
 @dataclass(frozen=True)
@@ -79,29 +76,15 @@ class PanopticSegmenter(ConditionedModel[PanopticConfig]):
 
     def __init__(self, config: PanopticConfig) -> None:
         super().__init__(config)
-        width, maps = config.channels, self.map_channels
-        if len(maps) < _LEVELS:
+        maps = self.map_channels
+        if len(maps) < LEVELS:
             raise ValueError(
-                f"a panoptic head reads {_LEVELS} feature maps or more, there are {len(maps)}"
+                f"a panoptic head reads {LEVELS} feature maps or more, there are {len(maps)}"
             )
         finest = maps[:1] if config.upsample_finest else ()
         self.head = Mask2FormerHead(
             Mask2FormerConfig(
-                in_channels=(*finest, *maps),
-                num_classes=len(config.classes),
-                conv_dim=width,
-                mask_dim=width,
-                hidden_dim=width,
-                num_queries=config.num_queries,
-                nheads=config.heads,
-                dim_feedforward=8 * width,
-                dec_layers=config.decoder_layers,
-                transformer_nheads=config.heads,
-                transformer_dim_feedforward=4 * width,
-                transformer_enc_layers=config.encoder_layers,
-                transformer_levels=_LEVELS,
-                num_feature_levels=_LEVELS,
-                norm_groups=config.norm_groups,
+                **head_fields(config, (*finest, *maps)), num_classes=len(config.classes)
             )
         )
 
@@ -166,14 +149,8 @@ class PanopticSegmenter(ConditionedModel[PanopticConfig]):
                 words where none are taken, or none for ``oracle``.
         """
         config = self.config
-        score = config.min_score if min_score is None else min_score
-        overlap = config.min_overlap if min_overlap is None else min_overlap
-        check_shares(min_score=score, min_overlap=overlap)
-        if top < 1:
-            raise ValueError(f"top must be at least 1, got {top}")
-        picture = read_image(image)
-        short, long = sorted(picture.shape[:2])
-        pixels = scaled(picture, min(config.image_size / short, config.max_size / long))
+        options = asked(config, min_score, min_overlap, top)
+        picture, pixels = whole_picture(image, config.image_size, config.max_size)
         used = (pixels.shape[-2], pixels.shape[-1])
         training = self.training
         self.eval()
@@ -189,15 +166,8 @@ class PanopticSegmenter(ConditionedModel[PanopticConfig]):
             masks[0].float(),
             config.classes,
             config.things,
-            padded=_padded(used, config.multiple),
+            padded=padded_size(used, config.multiple),
             used=used,
-            min_score=score,
-            min_overlap=overlap,
-            top=top,
+            **options._asdict(),
             oracle=config.condition == "oracle",
         )
-
-
-def _padded(size: Sequence[int], multiple: int) -> tuple[int, int]:
-    height, width = (-(-side // multiple) * multiple for side in size)
-    return height, width

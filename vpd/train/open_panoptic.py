@@ -7,6 +7,7 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ class OpenTraining(PartsTraining):
         found = caption_words(
             self.run.captions(picture), rng, count=self.config.words, template=_TEMPLATE
         )
-        hidden = self._hidden
+        hidden = _hidden_words(self.run.names, self.config.held_out)
         if not hidden:
             return found
         kept = [not hidden & set(one[:-1].split()) for one in found.sentences]
@@ -143,20 +144,6 @@ class OpenTraining(PartsTraining):
             tuple(one if k else empty for one, k in zip(found.sentences, kept, strict=True)),
             tuple(v and k for v, k in zip(found.valid, kept, strict=True)),
         )
-
-    @property
-    def _hidden(self) -> set[str]:
-        """Words of the names of what is held out."""
-        every = self.run.names
-        if every is None:
-            return set()
-        return {
-            word
-            for names in every.categories
-            if names[0] in self.config.held_out
-            for name in names
-            for word in name.split()
-        }
 
     def evaluate(self, limit: int | None, progress: bool = False) -> dict[str, float]:
         """Scores on the validation split, the same in all processes."""
@@ -180,6 +167,14 @@ class OpenTraining(PartsTraining):
             replace(loop, warmup=0),  # the schedule has its own
             lambda step: config.schedule.factor(step, loop.steps, loop.warmup),
         )
+
+
+@cache
+def _hidden_words(names: Vocabulary | None, held_out: tuple[str, ...]) -> frozenset[str]:
+    """Words of the names of what is held out."""
+    categories = () if names is None else names.categories
+    held = (category for category in categories if category[0] in held_out)
+    return frozenset(word for category in held for name in category for word in name.split())
 
 
 def train(config: OpenTrainConfig) -> dict[str, float]:
