@@ -23,7 +23,7 @@ STAMPS = $(VENV)/.stamps
 SANITIZE = build/sanitize
 CPP = CMakeLists.txt $(shell find csrc)
 
-.PHONY: help demo test test-all lint format stubs fuzz bench build dev ctest sanitize clean distclean
+.PHONY: help demo test test-all lint format stubs docs fuzz bench build dev ctest sanitize clean distclean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ stubs: dev ## regenerate vpd/_C.pyi and docs/api.md from the code
 	$(PY) tools/stubs.py
 	$(PY) tools/api.py
 
+docs: dev ## the documentation site in build/docs
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build
+
 fuzz: dev ## mutate weight files and annotations until FUZZ_SECONDS are over
 	$(PY) tools/fuzz.py --seconds $(FUZZ_SECONDS)
 
@@ -60,7 +63,7 @@ bench: dev ## run every benchmark; JSON goes to build/bench/
 	done
 
 build: $(STAMPS)/vpd ## the virtual environment with the compiled package, editable
-dev: $(STAMPS)/dev ## the same with what training, tests and lint need
+dev: $(STAMPS)/dev ## the same with what training, tests, lint and docs need
 
 $(STAMPS)/venv:
 	tools/preflight.sh $(PYTHON)
@@ -78,7 +81,7 @@ $(STAMPS)/vpd: $(STAMPS)/torch pyproject.toml $(CPP)
 	@touch $@
 
 $(STAMPS)/dev: $(STAMPS)/vpd tools/extras.py
-	$(PY) tools/extras.py train test lint | $(PY) -m pip install -r /dev/stdin
+	$(PY) tools/extras.py train test lint docs | $(PY) -m pip install -r /dev/stdin
 	@touch $@
 
 # The C++ tests are added to the folder that pip built in, so the core is compiled once.

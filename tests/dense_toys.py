@@ -62,7 +62,8 @@ def few_scenes() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tabletop, "load_split", few)
         plain = SimpleNamespace(table=str)
-        patch.setattr("vpd.train.dense.dense_footprint", lambda *args, **options: plain)
+        for name in ("dense.dense_footprint", "open_panoptic.open_footprint"):
+            patch.setattr(f"vpd.train.{name}", lambda *args, **options: plain)
         yield
 
 

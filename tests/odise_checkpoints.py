@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import tiny
 import torch
 from tiny import CLIP, PARTS
 from torch import Tensor
 
 from vpd.tasks.open_config import OpenPanopticConfig
 from vpd.tasks.open_panoptic import OpenPanopticSegmenter
+from vpd.weights import save_weights
 
 FROZEN = ("vae.", "unet.", "clip.", "empty_states")
 CONFIG = OpenPanopticConfig(
@@ -50,3 +54,18 @@ def official(model: OpenPanopticSegmenter) -> dict[str, Tensor]:
             root, rest = name.split(".", 1)
             found[f"{roots.get(root, root)}.{rest}"] = tensor.clone()
     return found
+
+
+def published(model: OpenPanopticSegmenter, folder: Path) -> list[str]:
+    """Its frozen networks as Stable Diffusion and CLIP are published: the text encoder that the
+    U-Net reads is another one."""
+    text = tiny.foundation(1).text.state_dict()
+    sd = {f"cond_stage_model.transformer.{name}": tensor for name, tensor in text.items()}
+    roots = {"vae": "first_stage_model", "unet": "model.diffusion_model"}
+    for part, root in roots.items():
+        state = getattr(model, part).state_dict()
+        sd |= {f"{root}.{name}": tensor.contiguous() for name, tensor in state.items()}
+    clip = {name.split(".", 1)[-1]: tensor for name, tensor in model.clip.state_dict().items()}
+    save_weights(sd, folder / "sd.safetensors")
+    save_weights(clip, folder / "clip.safetensors")
+    return [str(folder / "sd.safetensors"), str(folder / "clip.safetensors")]

@@ -79,3 +79,28 @@ def test_schedule_copies():
 def test_bad_input_is_explained(call, message):
     with pytest.raises(ValueError, match=message):
         call(NoiseSchedule(), torch.zeros(2, 3, 4))
+
+
+def test_ddim_between_any_two_timesteps():
+    """Against diffusers' step, and each row its own way."""
+    from diffusers import DDIMScheduler
+
+    schedule = NoiseSchedule()
+    x, epsilon = torch.randn(2, 4, 3, 3), torch.randn(2, 4, 3, 3)
+    twin = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
+        set_alpha_to_one=False, steps_offset=1,
+    )  # fmt: skip
+    twin.set_timesteps(20)
+    close(schedule.ddim(x, epsilon, 501, 451), twin.step(epsilon, 501, x).prev_sample)
+    rows = schedule.ddim(x, epsilon, torch.tensor([501, 7]), torch.tensor([451, 900]))
+    close(rows[0], schedule.ddim(x, epsilon, 501, 451)[0])
+    close(rows[1], schedule.ddim(x, epsilon, 7, 900)[1])
+    # A sample of known noise stays one, there and back.
+    clean = torch.randn(2, 4, 3, 3)
+    noisy = schedule.add_noise(clean, epsilon, 300)
+    close(schedule.ddim(noisy, epsilon, 300, 20), schedule.add_noise(clean, epsilon, 20), 1e-4)
+    with pytest.raises(ValueError, match=r"timesteps must be in \[0, 1000\), got 1000"):
+        schedule.ddim(x, epsilon, 5, 1000)
+    with pytest.raises(ValueError, match="ddim: noise must be floating point"):
+        schedule.ddim(x, epsilon[:1], 5, 4)

@@ -10,7 +10,15 @@ from helpers import assert_close, load_golden, strip
 from tiny import foundation as tiny_foundation
 
 import vpd
-from vpd.diffusion import START, GuidedUNet, SampleNoise, Sampler, generator_noise, sample
+from vpd.diffusion import (
+    START,
+    GuidedRows,
+    GuidedUNet,
+    SampleNoise,
+    Sampler,
+    generator_noise,
+    sample,
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +41,9 @@ class Recorder:
     def __init__(self, answer=None):
         self.answer = answer
 
-    def __call__(self, latents, timesteps, context, *, image_index, taps):
+    def __call__(self, latents, timesteps, context, *, image_index, control, taps):
         assert taps.noise
+        assert control is None
         assert not taps.features
         index = torch.arange(len(context)) if image_index is None else image_index
         self.seen, self.context, self.timestep = latents[index], context, timesteps
@@ -137,6 +146,31 @@ def test_one_condition_follows_the_equation(guidance, rows):
     conditional, unconditional = predictions.chunk(2)
     want = unconditional + guidance * (conditional - unconditional)
     torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
+def test_guidance_of_each_sample():
+    """A block that counts for one sample is computed for all."""
+    text, empty, image = conditions(3)
+    x, scales = torch.randn(3, 4, 4, 4), (1.0, 0.0, 6.5)
+    predictions = torch.randn(6, 4, 4, 4)
+    net = Recorder(predictions)
+    got = GuidedUNet(net, text, empty, text_guidance=scales)(x, 500)
+    told, rest = predictions.chunk(2)
+    for i, scale in enumerate(scales):
+        torch.testing.assert_close(got[i], rest[i] + scale * (told[i] - rest[i]))
+    net.answer = torch.cat([predictions, torch.randn(3, 4, 4, 4)])
+    how = {"image": image, "image_guidance": 1.5}
+    got = GuidedUNet(net, text, empty, text_guidance=scales, **how)(x, 500)
+    told, pictured, none = net.answer.chunk(3)
+    for i, scale in enumerate(scales):
+        want = none[i] + 1.5 * (pictured[i] - none[i]) + scale * (told[i] - pictured[i])
+        torch.testing.assert_close(got[i], want)
+    net.answer = predictions
+    one = GuidedUNet(net, text, empty, text_guidance=[2.5] * 3)(x, 500)
+    assert torch.equal(one, GuidedUNet(net, text, empty, text_guidance=2.5)(x, 500))
+    assert GuidedUNet(net, text, empty, text_guidance=scales).rows == GuidedRows(3, 2, True)
+    assert GuidedUNet(net, text, text_guidance=1.0).rows == GuidedRows(3, 1, True)
+    assert GuidedUNet(net, text, empty, text_guidance=0.0).rows == GuidedRows(3, 1, False)
 
 
 def test_half_precision_is_summed_in_float32():
@@ -254,6 +288,7 @@ def test_foundation_draws_as_plain_ddim_does():
         ({"image": torch.zeros(3, 4, 4, 4)}, r"image latents must be \[2, C, h, w\]"),
         ({"image": None}, "image_guidance needs image latents, got 1.5"),
         ({"text_guidance": float("nan")}, "must be finite, got nan"),
+        ({"text_guidance": [1.0, 2.0, 3.0]}, "must be one number or 2, one for each sample, got 3"),
         ({"x": torch.zeros(1, 4, 4, 4)}, "expected 2 samples, got"),
         ({"x": torch.zeros(2, 4, 4, 8)}, r"size, got \[2, 4, 4, 8\] beside \[4, 4, 4, 4\]"),
         ({"answer": torch.zeros(5, 4, 4, 4)}, "must have 6 rows, got"),

@@ -19,7 +19,7 @@ from vpd.cli.parser import parse
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 
 
 def find(pattern: str, file: str) -> str:
@@ -102,6 +102,7 @@ def test_config_parses(path):
     each task for its `vpd train`."""
     task = path.parent.name
     own = {"pretrain": "pretrain", "experiments": "sweep", "refer": "train"}
+    own["open"] = "train open-panoptic"
     name = own.get(task, f"train {task}")
     module, function = COMMANDS[name][0].split(":")
     command = getattr(importlib.import_module(module), function)

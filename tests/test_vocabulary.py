@@ -7,8 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vpd.data.naming import class_names, plain
+from vpd.data.tabletop.pictures import NAMES, THINGS
 from vpd.data.tabletop.spec import CLASSES
-from vpd.vocabulary import LABEL_SETS, Vocabulary, label_set
+from vpd.tasks import store
+from vpd.tokens import tokenize
+from vpd.vocabulary import LABEL_SETS, Vocabulary, data_vocabulary, label_set
 
 
 def test_as_typed():
@@ -189,6 +192,8 @@ SIZES = {
     "lvis_1203": (1203, 0),
     "pascal_context_59": (59, 20),
     "pascal_voc_21": (21, 1),
+    "tabletop_colors": (10, 2),
+    "tabletop_shapes": (8, 2),
 }
 
 
@@ -219,3 +224,49 @@ def test_label_sets_have_the_order_of_their_data(name, data):
 def test_tabletop_words():
     words = Vocabulary.of(CLASSES).with_stuff(CLASSES[:2])
     assert words.things == (False, False, *(True,) * 6)
+
+
+@pytest.mark.parametrize("by", ["shape", "color"])
+def test_tabletop_label_sets(by):
+    words = label_set(f"tabletop_{by}s")
+    assert words.names == NAMES[by]
+    assert words.things == tuple(i > 1 for i in range(len(words)))
+    known = set(store.read_config("vpd-mini").clip.text.vocab_subset)
+
+    def read(name: str) -> tuple[int, ...]:
+        """What vpd-mini reads of a name: all words that it does not know are the same to it."""
+        tokens = tokenize([name], length=16)
+        return tuple(i if i in known else -1 for i in tokens.ids[0, : tokens.mask.sum()].tolist())
+
+    told = [frozenset(read(name) for name in names) for names in words.categories]
+    assert len(set(told)) == len(told)
+    for names in words.categories:
+        assert any(-1 not in read(name) for name in names), names
+
+
+def test_what_a_data_set_calls_its_classes():
+    assert data_vocabulary("tabletop", CLASSES, THINGS) == label_set("tabletop_shapes")
+    assert data_vocabulary("coco-panoptic", CLASSES, THINGS) == label_set("tabletop_shapes")
+    colors = label_set("tabletop_colors")
+    assert data_vocabulary("tabletop", colors.names, colors.things, "color") == colors
+    coco = label_set("coco_panoptic")
+    own = [f"stored name {i}" for i in range(133)]
+    assert data_vocabulary("coco-panoptic", own, coco.things) == coco
+    other = data_vocabulary("coco-panoptic", own, (True,) * 133)
+    assert other.categories == tuple((name,) for name in own)
+    assert data_vocabulary("folder", ["a", "b"], [True, False]).things == (True, False)
+
+
+def test_nouns_of_a_caption():
+    words = Vocabulary.of_caption("A small red cube behind a ball on the left.")
+    assert words.names == ("small red cube", "ball")
+    with pytest.raises(ValueError, match="a caption with nouns, got 'on the'"):
+        Vocabulary.of_caption("on the")
+
+
+def test_a_label_set_by_name_or_file(tmp_path):
+    assert Vocabulary.named("pascal_voc_21") == label_set("pascal_voc_21")
+    own = Vocabulary.parse("cube, box; sky", stuff="sky")
+    assert Vocabulary.named(own.save(tmp_path / "own.txt")) == own
+    with pytest.raises(OSError, match="nowhere"):
+        Vocabulary.named("nowhere.txt")

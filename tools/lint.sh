@@ -23,6 +23,7 @@ step "clang-format" "$bin/clang-format" --dry-run -Werror "${cpp[@]}"
 step "codespell" "$bin/codespell" --toml pyproject.toml README.md CHANGELOG.md CONTRIBUTING.md docs csrc vpd tests tools configs benchmarks notebooks
 step "stubs" "$bin/python" tools/stubs.py --check
 step "api page" "$bin/python" tools/api.py --check
+step "documentation" env NO_MKDOCS_2_WARNING=1 "$bin/python" -m mkdocs build --quiet
 
 if [[ ${#failed[@]} -gt 0 ]]; then
   echo "lint failed: ${failed[*]}" >&2

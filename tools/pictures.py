@@ -1,5 +1,5 @@
 """Draws the pictures of the documentation: docs/images/tabletop.png, demo.png,
-panoptic.png and clusters.png."""
+panoptic.png, clusters.png and, once vpd-mini-odise is shipped, vocabularies.png."""
 
 from __future__ import annotations
 
@@ -11,10 +11,17 @@ import numpy as np
 import vpd
 from vpd.data import tabletop
 from vpd.tasks.panoptic_results import PanopticResult
+from vpd.tasks.store import shipped
+from vpd.viz.panoptic import vocabularies_figure
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 ROWS, COLUMNS = 2, 6
 FIRST_SEED = 3_000_000  # the validation split's
+OPEN = "vpd-mini-odise"
+VOCABULARIES = (
+    "orange thing; purple thing; yellow thing; floor, at the front; wall, at the back",
+    "orange ball; purple ball; purple cone; yellow ball; floor, at the front; wall, at the back",
+)
 
 
 def main() -> None:
@@ -30,6 +37,8 @@ def main() -> None:
     result = vpd.load("vpd-mini-panoptic")(tabletop.render(FIRST_SEED + 3).image)
     result.save(IMAGES / "panoptic.figure.png").replace(IMAGES / "panoptic.png")
     clusters()
+    if OPEN in shipped():
+        vocabularies(OPEN)
 
 
 def clusters() -> None:
@@ -42,6 +51,21 @@ def clusters() -> None:
     )
     found = vpd.cluster_features(image, 6, K=8)
     found.show(truth).save(IMAGES / "clusters.png", dpi=100)
+
+
+def vocabularies(model: str, scene: int = 3, folder: Path = IMAGES) -> Path:
+    """One scene in two vocabularies typed at run time.
+
+    Args:
+        model: A shipped open-vocabulary model or a folder.
+        scene: Of the validation split.
+        folder: Where vocabularies.png goes.
+    """
+    asked = {text: vpd.Vocabulary.parse(text, stuff="floor, wall") for text in VOCABULARIES}
+    image = tabletop.render(FIRST_SEED + scene).image
+    found = vpd.load(model).each(image, list(asked.values()))
+    figure = vocabularies_figure(dict(zip(asked, found, strict=True)))
+    return figure.save(folder / "vocabularies.png", dpi=100)
 
 
 if __name__ == "__main__":

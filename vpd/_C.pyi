@@ -7,6 +7,7 @@ import torch
 
 __all__: list[str] = [
     "FPN",
+    "AttentionControl",
     "AutoencoderKL",
     "CLIPImageEncoder",
     "CLIPImageOutput",
@@ -94,6 +95,7 @@ __all__: list[str] = [
     "silog_sums",
     "timestep_embedding",
     "weighted_cross_entropy",
+    "with_moving_average",
     "with_no_object",
     "write_safetensors",
 ]
@@ -329,6 +331,9 @@ class NoiseSchedule:
     def alpha_bar(self, t: torch.Tensor) -> torch.Tensor: ...
     def alphas_cumprod(self) -> list[float]: ...
     def betas(self) -> list[float]: ...
+    def ddim(
+        self, x: torch.Tensor, epsilon: torch.Tensor, t: torch.Tensor, to: torch.Tensor
+    ) -> torch.Tensor: ...
     def sigma(self, t: float) -> float: ...
     def snr(self, t: torch.Tensor) -> torch.Tensor: ...
     def timestep(self, sigma: float) -> float: ...
@@ -384,13 +389,15 @@ class Guidance:
         text: torch.Tensor,
         empty: torch.Tensor | None,
         image: torch.Tensor | None,
-        text_guidance: float,
+        text_guidance: collections.abc.Sequence[float],
         image_guidance: float,
     ) -> None: ...
     def combine(self, predictions: torch.Tensor) -> torch.Tensor: ...
     def context(self) -> torch.Tensor: ...
+    def has_text(self) -> bool: ...
     def image_index(self) -> torch.Tensor | None: ...
     def latents(self, x: torch.Tensor) -> torch.Tensor: ...
+    def samples(self) -> int: ...
 
 class FPN:
     def __init__(
@@ -921,8 +928,21 @@ class UNetTaps:
         per_head: bool,
         layers: collections.abc.Sequence[str],
         tokens: collections.abc.Sequence[int],
+        rows: int | None,
         block_inputs: collections.abc.Sequence[str],
         block_outputs: collections.abc.Sequence[str],
+    ) -> None: ...
+
+class AttentionControl:
+    def __init__(
+        self,
+        *,
+        self_source: torch.Tensor | None,
+        self_positions: int | None,
+        kept: torch.Tensor | None,
+        rows: torch.Tensor | None,
+        sources: torch.Tensor | None,
+        transfer: torch.Tensor | None,
     ) -> None: ...
 
 class UNetOutput:
@@ -993,6 +1013,7 @@ class UNet:
         image_index: torch.Tensor | None,
         context_mask: torch.Tensor | None,
         time_bias: torch.Tensor | None,
+        control: AttentionControl,
         taps: UNetTaps,
         recompute: Recompute,
     ) -> UNetOutput: ...
@@ -1264,6 +1285,13 @@ def weighted_cross_entropy(
     weight: collections.abc.Sequence[float],
     reduction: str,
 ) -> torch.Tensor: ...
+def with_moving_average(
+    file: collections.abc.Sequence[tuple[str, torch.Tensor]], wanted: bool | None, path: str
+) -> list[tuple[str, torch.Tensor]]:
+    """
+    the averages of a U-Net's weights in their place
+    """
+
 def with_no_object(logits: torch.Tensor, nothing: torch.Tensor) -> torch.Tensor: ...
 def write_safetensors(
     path: str,

@@ -42,6 +42,8 @@ _PUBLIC = {
     "Vocabulary": "vpd.vocabulary",
     "DepthEstimator": "vpd.tasks.depth",
     "DepthConfig": "vpd.tasks.depth",
+    "Editor": "vpd.tasks.editor",
+    "EditorConfig": "vpd.tasks.editor",
     "cluster_features": "vpd.tasks.clusters",
     "load": "vpd.tasks.store",
     "load_weights": "vpd.weights",

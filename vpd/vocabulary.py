@@ -10,7 +10,7 @@ from pathlib import Path
 from vpd.data.files import write_texts
 from vpd.data.naming import plain
 
-__all__ = ["LABEL_SETS", "Vocabulary", "label_set"]
+__all__ = ["LABEL_SETS", "Vocabulary", "data_vocabulary", "label_set", "usual_set"]
 
 _LABELS = Path(__file__).parent / "labels"
 LABEL_SETS = tuple(sorted(path.stem for path in _LABELS.glob("*.txt")))
@@ -18,6 +18,8 @@ LABEL_SETS = tuple(sorted(path.stem for path in _LABELS.glob("*.txt")))
 _INVALID = "invalid_class_id"
 _STUFF = re.compile(r"#\s*stuff\s*:(.*)", re.IGNORECASE)
 _CATEGORY, _NAME = ";", ","
+_USUAL = {"coco-panoptic": "coco_panoptic", "ade20k-panoptic": "ade20k_150"}
+_TABLETOP = ("tabletop_shapes", "tabletop_colors")
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,30 @@ class Vocabulary:
             raise ValueError(f"{path}: expected a label set in UTF-8, but {error}") from error
         return _label_lines(str(path), lines).with_stuff(stuff)
 
+    @classmethod
+    def of_caption(cls, caption: str) -> Vocabulary:
+        """What a caption speaks of: each of its noun phrases
+        (:func:`vpd.data.nouns.noun_phrases`) is a category.
+
+        Raises:
+            ValueError: A caption without nouns.
+        """
+        from vpd.data.nouns import noun_phrases
+
+        found = [phrase for phrase in noun_phrases(caption) if phrase]
+        if not found:
+            raise ValueError(f"vocabulary: expected a caption with nouns, got {caption!r}")
+        return cls(tuple((phrase,) for phrase in found))
+
+    @classmethod
+    def named(cls, name: str | Path) -> Vocabulary:
+        """A label set that comes with vpd, or a file of one.
+
+        Raises:
+            OSError, ValueError: As :func:`label_set` and :meth:`read`.
+        """
+        return label_set(str(name)) if str(name) in LABEL_SETS else cls.read(name)
+
     def save(self, path: str | Path) -> Path:
         """Writes a label set that :meth:`read` reads, ids from 1.
 
@@ -229,6 +255,38 @@ def label_set(name: str, *, synonyms: bool = True) -> Vocabulary:
     if synonyms:
         return found
     return Vocabulary(tuple(names[:1] for names in found.categories), found.things)
+
+
+def usual_set(data: str, by: str = "shape") -> str | None:
+    """The label set of a data set by the names that commands use; None if it has none.
+
+    Args:
+        data: Such as "coco-panoptic".
+        by: Of Tabletop: what a category is, "shape" or "color".
+    """
+    return f"tabletop_{by}s" if data == "tabletop" else _USUAL.get(data)
+
+
+def data_vocabulary(
+    data: str, names: Sequence[str], things: Sequence[bool], by: str = "shape"
+) -> Vocabulary:
+    """What the classes of a data set are called: its :func:`usual_set` if that has as many and the
+    same of them are things, else the names that it comes with.
+
+    Tabletop's are always those of its label sets: no caption of it says "floor", so vpd-mini could
+    not tell it from "wall" by these names alone.
+
+    Args:
+        data, by: As for :func:`usual_set`.
+        names, things: Of its classes.
+    """
+    own = Vocabulary(tuple((name,) for name in names), tuple(things))
+    usual = usual_set(data, by)
+    for name in dict.fromkeys((*([usual] if usual else []), *_TABLETOP)):
+        found = label_set(name)
+        if found.things == own.things and (name == usual or found.names == own.names):
+            return found
+    return own
 
 
 def _category(number: int, names: object) -> tuple[str, ...]:

@@ -150,6 +150,8 @@ def load_weights(
     source: PathLike | Mapping[str, Tensor],
     layout: str = "auto",
     strict: bool = True,
+    *,
+    average: bool | None = None,
 ) -> LoadReport:
     """Loads weights into a module whose parameters have original names; all of them or none.
 
@@ -167,6 +169,9 @@ def load_weights(
         strict: Whether missing, unexpected or mismatched tensors are an error. What official
             checkpoints never hold may be missing even so: from VPD's the text encoder, from ODISE's
             the frozen models.
+        average: Whether a Stable Diffusion file's moving average of the U-Net's weights
+            (``model_ema.*``) is loaded in their place. None: where InstructPix2Pix has one, as its
+            published code samples with it.
 
     Returns:
         What was not loaded.
@@ -175,8 +180,8 @@ def load_weights(
         OSError: If the file cannot be opened.
         TypeError: If ``source`` is a dict of something else than tensors.
         ValueError: If the file is unreadable or a model vpd has no network for, if its layout is
-            not ``layout``, if nothing matches, or if ``strict`` and something does not. The module
-            is then unchanged.
+            not ``layout``, if nothing matches, if ``strict`` and something does not, or if it lacks
+            an average that is wanted. The module is then unchanged.
 
     Example:
         >>> unet = vpd.UNet(vpd.UNetConfig.sd15())
@@ -186,6 +191,7 @@ def load_weights(
     tensors, name = _source(source)
     targets = _targets(module)
     found = core.detect_layout(_entries(tensors))
+    tensors = dict(core.with_moving_average(list(tensors.items()), average, name))
     tensors = dict(core.openai_clip_to_transformers(list(tensors.items()), name))
     tensors = dict(core.mask2former_from_transformers(list(tensors.items()), name))
     match = core.match_weights(_entries(tensors), _entries(targets), name)

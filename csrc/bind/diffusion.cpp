@@ -31,6 +31,8 @@ void bind_diffusion(py::module_& module) {
       .def("snr", &NoiseSchedule::snr, py::arg("t"))
       .def("add_noise", &NoiseSchedule::add_noise, py::arg("x0"), py::arg("noise"), py::arg("t"))
       .def("velocity", &NoiseSchedule::velocity, py::arg("x0"), py::arg("noise"), py::arg("t"))
+      .def("ddim", &NoiseSchedule::ddim, py::arg("x"), py::arg("epsilon"), py::arg("t"),
+           py::arg("to"))
       .def(
           "sigma", [](const NoiseSchedule& self, double t) { return self.sigma(t); }, py::arg("t"))
       .def("timestep", &NoiseSchedule::timestep, py::arg("sigma"))
@@ -94,14 +96,17 @@ void bind_diffusion(py::module_& module) {
       py::arg("first"));
   py::class_<Guidance>(module, "Guidance")
       .def(py::init([](const Tensor& text, const std::optional<Tensor>& empty,
-                       const std::optional<Tensor>& image, double text_guidance,
+                       const std::optional<Tensor>& image, std::vector<double> text_guidance,
                        double image_guidance) {
-             return Guidance(Conditions{text, empty, image, text_guidance, image_guidance});
+             return Guidance(
+                 Conditions{text, empty, image, std::move(text_guidance), image_guidance});
            }),
            py::kw_only(), py::arg("text"), py::arg("empty"), py::arg("image"),
            py::arg("text_guidance"), py::arg("image_guidance"))
       .def("context", &Guidance::context)
       .def("image_index", &Guidance::image_index)
+      .def("samples", &Guidance::samples)
+      .def("has_text", &Guidance::has_text)
       .def("latents", &Guidance::latents, py::arg("x"))
       .def("combine", &Guidance::combine, py::arg("predictions"));
 }

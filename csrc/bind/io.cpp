@@ -7,6 +7,7 @@
 
 #include "io/mask2former_names.h"
 #include "io/match.h"
+#include "io/moving_average.h"
 #include "io/openai_clip.h"
 #include "io/weights.h"
 
@@ -82,6 +83,9 @@ void bind_io(py::module_& module) {
   module.def("mask2former_from_transformers", &io::mask2former_from_transformers, py::arg("file"),
              py::arg("path"),
              "heads of Mask2Former by transformers' names, by the original's; the rest as it is");
+
+  module.def("with_moving_average", &io::with_moving_average, py::arg("file"), py::arg("wanted"),
+             py::arg("path"), "the averages of a U-Net's weights in their place");
 
   py::class_<io::Match>(module, "WeightMatch")
       .def_readonly("layout", &io::Match::layout)

@@ -11,6 +11,7 @@ using models::UNetConfig;
 using models::UNetInputs;
 using models::UNetOutput;
 using models::UNetTaps;
+using nn::AttentionControl;
 
 void bind_unet(py::module_& module) {
   py::enum_<MapFusion>(module, "MapFusion")
@@ -21,7 +22,7 @@ void bind_unet(py::module_& module) {
       .def(py::init([](bool noise, bool features, std::vector<int64_t> attention,
                        std::string selector, bool map_grad, MapFusion fusion, bool per_head,
                        std::vector<std::string> layers, std::vector<int64_t> tokens,
-                       std::vector<std::string> block_inputs,
+                       std::optional<int64_t> rows, std::vector<std::string> block_inputs,
                        std::vector<std::string> block_outputs) {
              return UNetTaps{noise,
                              features,
@@ -32,12 +33,26 @@ void bind_unet(py::module_& module) {
                              per_head,
                              std::move(layers),
                              std::move(tokens),
+                             rows,
                              std::move(block_inputs),
                              std::move(block_outputs)};
            }),
            py::kw_only(), py::arg("noise"), py::arg("features"), py::arg("attention"),
            py::arg("selector"), py::arg("map_grad"), py::arg("fusion"), py::arg("per_head"),
-           py::arg("layers"), py::arg("tokens"), py::arg("block_inputs"), py::arg("block_outputs"));
+           py::arg("layers"), py::arg("tokens"), py::arg("rows"), py::arg("block_inputs"),
+           py::arg("block_outputs"));
+
+  py::class_<AttentionControl, std::shared_ptr<AttentionControl>>(module, "AttentionControl")
+      .def(py::init([](const std::optional<Tensor>& self_source,
+                       std::optional<int64_t> self_positions, const std::optional<Tensor>& kept,
+                       const std::optional<Tensor>& rows, const std::optional<Tensor>& sources,
+                       const std::optional<Tensor>& transfer) {
+             AttentionControl control{self_source, self_positions, std::nullopt};
+             if (kept) control.cross = {*kept, rows.value(), sources.value(), transfer.value()};
+             return std::make_shared<AttentionControl>(std::move(control));
+           }),
+           py::kw_only(), py::arg("self_source"), py::arg("self_positions"), py::arg("kept"),
+           py::arg("rows"), py::arg("sources"), py::arg("transfer"));
 
   py::class_<UNetOutput>(module, "UNetOutput")
       .def_readonly("noise", &UNetOutput::noise)
@@ -78,15 +93,17 @@ void bind_unet(py::module_& module) {
       [](const UNet& self, const std::vector<Tensor>& params, const Tensor& latents,
          const Tensor& timesteps, const Tensor& context, const std::optional<Tensor>& image_index,
          const std::optional<Tensor>& context_mask, const std::optional<Tensor>& time_bias,
-         const UNetTaps& taps, Recompute recompute) {
+         const std::shared_ptr<AttentionControl>& control, const UNetTaps& taps,
+         Recompute recompute) {
         py::gil_scoped_release release;
-        return self.forward(Params(self.table(), params),
-                            {latents, timesteps, context, image_index, context_mask, time_bias},
-                            taps, recompute);
+        return self.forward(
+            Params(self.table(), params),
+            {latents, timesteps, context, image_index, context_mask, time_bias, control}, taps,
+            recompute);
       },
       py::arg("params"), py::arg("latents"), py::arg("timesteps"), py::arg("context"),
-      py::arg("image_index"), py::arg("context_mask"), py::arg("time_bias"), py::arg("taps"),
-      py::arg("recompute"));
+      py::arg("image_index"), py::arg("context_mask"), py::arg("time_bias"), py::arg("control"),
+      py::arg("taps"), py::arg("recompute"));
 }
 
 }  // namespace vpd::bind

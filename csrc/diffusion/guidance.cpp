@@ -4,9 +4,11 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/zeros_like.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/check.h"
+#include "core/constant.h"
 
 namespace vpd::diffusion {
 
@@ -23,10 +25,23 @@ void check(const Conditions& c) {
   VPD_CHECK(!c.image || (c.image->dim() == 4 && c.image->size(0) == c.text.size(0)),
             "guidance: image latents must be [", c.text.size(0), ", C, h, w], got ",
             c.image ? c.image->sizes() : at::IntArrayRef());
-  VPD_CHECK(std::isfinite(c.text_guidance) && std::isfinite(c.image_guidance),
-            "guidance: both must be finite, got ", c.text_guidance, " and ", c.image_guidance);
+  const auto count = static_cast<int64_t>(c.text_guidance.size());
+  VPD_CHECK(count == 1 || count == c.text.size(0), "guidance: text_guidance must be one number or ",
+            c.text.size(0), ", one for each sample, got ", count);
+  for (const double text_guidance : c.text_guidance) {
+    VPD_CHECK(std::isfinite(text_guidance) && std::isfinite(c.image_guidance),
+              "guidance: both must be finite, got ", text_guidance, " and ", c.image_guidance);
+  }
   VPD_CHECK(c.image || c.image_guidance == 1, "guidance: image_guidance needs image latents, got ",
             c.image_guidance);
+}
+
+// One number if all are equal.
+std::vector<double> merged(std::vector<double> values) {
+  const bool equal = std::all_of(values.begin(), values.end(),
+                                 [&](double value) { return value == values.front(); });
+  if (equal) values.resize(1);
+  return values;
 }
 
 }  // namespace
@@ -34,18 +49,26 @@ void check(const Conditions& c) {
 Guidance::Guidance(const Conditions& c) : samples_(c.text.dim() == 3 ? c.text.size(0) : 0) {
   check(c);
   struct Part {
-    double share;
+    std::vector<double> share;
     bool text;
     bool image;
   };
   std::vector<Part> parts;
   const auto add = [&parts](const Part& part) {
-    if (part.share != 0) parts.push_back(part);
+    const bool counts =
+        std::any_of(part.share.begin(), part.share.end(), [](double share) { return share != 0; });
+    if (counts) parts.push_back(part);
   };
-  add({c.text_guidance, true, c.image.has_value()});
+  const std::vector<double> told = merged(c.text_guidance);
+  const auto less = [&told](double whole) {
+    std::vector<double> rest;
+    for (const double share : told) rest.push_back(whole - share);
+    return rest;
+  };
+  add({told, true, c.image.has_value()});
   // With a text alone there is no term for the image alone.
-  if (c.image) add({c.image_guidance - c.text_guidance, false, true});
-  add({1 - (c.image ? c.image_guidance : c.text_guidance), false, false});
+  if (c.image) add({less(c.image_guidance), false, true});
+  add({c.image ? std::vector<double>{1 - c.image_guidance} : less(1), false, false});
 
   const at::Tensor each = at::arange(samples_, c.text.options().dtype(at::kLong));
   std::vector<at::Tensor> contexts, indices, images;
@@ -60,6 +83,7 @@ Guidance::Guidance(const Conditions& c) : samples_(c.text.dim() == 3 ? c.text.si
     shares_.push_back(part.share);
   }
   context_ = at::cat(contexts);
+  has_text_ = parts.front().text;
   const int64_t kinds = (with ? 1 : 0) + (without ? 1 : 0);
   if (static_cast<int64_t>(parts.size()) != kinds) image_index_ = at::cat(indices);
   if (!c.image) return;
@@ -86,8 +110,15 @@ at::Tensor Guidance::combine(const at::Tensor& predictions) const {
             predictions.sizes());
   const auto type = predictions.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   const auto parts = predictions.to(type).chunk(blocks);
-  at::Tensor sum = shares_[0] == 1 ? parts[0] : shares_[0] * parts[0];
-  for (size_t i = 1; i < shares_.size(); ++i) sum = sum + shares_[i] * parts[i];
+  const auto weighted = [&](size_t block) -> at::Tensor {
+    const std::vector<double>& share = shares_[block];
+    if (share.size() == 1) return share[0] == 1 ? parts[block] : share[0] * parts[block];
+    std::vector<int64_t> sizes(static_cast<size_t>(parts[block].dim()), 1);
+    sizes[0] = samples_;
+    return constant(share, parts[block].options()).view(sizes) * parts[block];
+  };
+  at::Tensor sum = weighted(0);
+  for (size_t i = 1; i < shares_.size(); ++i) sum = sum + weighted(i);
   return sum;
 }
 

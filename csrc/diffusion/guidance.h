@@ -11,7 +11,7 @@ struct Conditions {
   at::Tensor text;                  // states [B, N, C]
   std::optional<at::Tensor> empty;  // states of the empty sentence, [B or 1, N, C]
   std::optional<at::Tensor> image;  // latents [B, C', h, w] that go behind the sample's channels
-  double text_guidance = 1;
+  std::vector<double> text_guidance = {1};  // one for all, or one for each sample
   double image_guidance = 1;
 };
 
@@ -26,6 +26,9 @@ class Guidance {
   explicit Guidance(const Conditions& conditions);
 
   const at::Tensor& context() const { return context_; }  // [R, N, C], R = B, 2 B or 3 B
+  int64_t samples() const { return samples_; }            // B
+  // Whether the first B rows are told the text; no others ever are.
+  bool has_text() const { return has_text_; }
   // int64 [R], each row's latent; none where there are as many latents as rows.
   const std::optional<at::Tensor>& image_index() const { return image_index_; }
   // [B, c, h, w] -> what the U-Net sees, [B or 2 B, c + C', h, w] in the context's dtype
@@ -38,7 +41,8 @@ class Guidance {
   std::optional<at::Tensor> images_;  // beside the samples, [B or 2 B, C', h, w]
   at::Tensor context_;
   std::optional<at::Tensor> image_index_;
-  std::vector<double> shares_;  // of each block of B rows
+  bool has_text_ = false;
+  std::vector<std::vector<double>> shares_;  // of each block of B rows: one for all, or B
 };
 
 }  // namespace vpd::diffusion

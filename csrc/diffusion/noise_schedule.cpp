@@ -86,6 +86,15 @@ at::Tensor NoiseSchedule::velocity(const at::Tensor& x0, const at::Tensor& noise
   return factor(bar.sqrt(), x0) * noise - factor((1 - bar).sqrt(), x0) * x0;
 }
 
+at::Tensor NoiseSchedule::ddim(const at::Tensor& x, const at::Tensor& epsilon, const at::Tensor& t,
+                               const at::Tensor& to) const {
+  check_pair("ddim", x, epsilon, t);
+  check_pair("ddim", x, epsilon, to);
+  const at::Tensor from = alpha_bar(t), bar = alpha_bar(to);
+  const at::Tensor signal = (bar / from).sqrt();
+  return factor(signal, x) * x + factor((1 - bar).sqrt() - signal * (1 - from).sqrt(), x) * epsilon;
+}
+
 double NoiseSchedule::sigma(double t, Interpolation interpolation) const {
   const auto last = static_cast<double>(config_.num_train_timesteps - 1);
   VPD_CHECK(t >= 0 && t <= last, "NoiseSchedule: sigma needs a timestep in [0, ", last, "], got ",

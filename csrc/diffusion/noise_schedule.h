@@ -34,6 +34,11 @@ class NoiseSchedule {
   at::Tensor add_noise(const at::Tensor& x0, const at::Tensor& noise, const at::Tensor& t) const;
   // v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x0 (Salimans and Ho 2022)
   at::Tensor velocity(const at::Tensor& x0, const at::Tensor& noise, const at::Tensor& t) const;
+  // Each row from timestep t to its timestep `to`, int64 [B], along DDIM's deterministic way: x_0
+  // follows from the sample and the noise in it as the network says, and meets that noise again
+  // (Song et al. 2021, equation 12 without noise of its own).
+  at::Tensor ddim(const at::Tensor& x, const at::Tensor& epsilon, const at::Tensor& t,
+                  const at::Tensor& to) const;
 
   // sigma = sqrt((1 - alpha_bar) / alpha_bar), the noise beside a signal of 1, of a timestep in
   // [0, T - 1] that need not be whole; and the timestep of a sigma, found by the logarithm, nearest

@@ -34,6 +34,11 @@ UNetConfig checked(UNetConfig config) {
   return config;
 }
 
+std::shared_ptr<const nn::AttentionControl> moved(
+    const std::shared_ptr<const nn::AttentionControl>& control, at::Device device) {
+  return control ? std::make_shared<const nn::AttentionControl>(control->to(device)) : nullptr;
+}
+
 bool contains(const std::vector<int64_t>& values, int64_t value) {
   return std::find(values.begin(), values.end(), value) != values.end();
 }
@@ -201,6 +206,7 @@ void UNet::check_inputs(const UNetInputs& in) const {
               "unet: time_bias must be [", rows, ", ", 4 * config_.model_channels, "], got ",
               in.time_bias->sizes());
   }
+  if (in.control) in.control->check(rows, in.context.size(1));
 }
 
 // timesteps [S], bias [S, 4 model_channels] -> [S, 4 model_channels], through the SiLU that every
@@ -232,7 +238,8 @@ UNetOutput UNet::forward(const Params& p, const UNetInputs& in, const UNetTaps& 
                              in.context_mask,
                              repeat,
                              recompute,
-                             weak_from_this().lock()};
+                             weak_from_this().lock(),
+                             moved(in.control, stem.latents.device())};
 
   UNetOutput out;
   out.stem_rows = h.size(0);

@@ -39,8 +39,9 @@ struct UNetTaps {
   bool map_grad = false;  // whether gradients flow through the maps
   MapFusion fusion = MapFusion::kMean;
   bool per_head = false;
-  std::vector<std::string> layers;  // if not empty: exactly these layers instead of the selector
-  std::vector<int64_t> tokens;      // if not empty: keep only these tokens' maps
+  std::vector<std::string> layers;   // if not empty: exactly these layers instead of the selector
+  std::vector<int64_t> tokens;       // if not empty: keep only these tokens' maps
+  std::optional<int64_t> rows = {};  // maps of the first so many rows only
   std::vector<std::string> block_inputs;
   std::vector<std::string> block_outputs;
 };
@@ -52,6 +53,8 @@ struct UNetInputs {
   std::optional<Tensor> image_index;   // int64 [B]: the latent of each row
   std::optional<Tensor> context_mask;  // bool [B, N], true = attend
   std::optional<Tensor> time_bias;     // [B, 4 model_channels], added to the time embedding
+  // What the attention of some rows takes from others; null: nothing.
+  std::shared_ptr<const nn::AttentionControl> control = nullptr;
 };
 
 struct UNetOutput {

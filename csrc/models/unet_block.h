@@ -21,6 +21,7 @@ struct UNetBlock {
     std::optional<Tensor> repeat;        // int64 [B]: the stem of each row, until text is met
     Recompute recompute = Recompute::kNone;
     std::shared_ptr<const void> owner;  // keeps the blocks alive until the backward
+    std::shared_ptr<const nn::AttentionControl> control;  // null: every row for itself
   };
 
   // h [S or B, C, H, W]; on the way up also the skip that is concatenated behind it, else

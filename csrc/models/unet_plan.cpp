@@ -145,6 +145,11 @@ std::vector<std::pair<int64_t, std::vector<int64_t>>> UNetPlan::map_layers(
 
 void MapAccumulator::add(const Tensor& map, const std::vector<int64_t>& strides, int64_t stride) {
   Tensor own = taps_.map_grad ? map : map.detach();
+  if (taps_.rows) {
+    VPD_CHECK(*taps_.rows >= 1 && *taps_.rows <= own.size(0), "taps: rows must be in 1..",
+              own.size(0), ", got ", *taps_.rows);
+    own = own.narrow(0, 0, *taps_.rows);
+  }
   if (!taps_.tokens.empty()) {
     const int64_t tokens = own.size(-3);
     for (const int64_t token : taps_.tokens) {

@@ -39,10 +39,12 @@ UNetStem shared_stem(const UNetInputs& in) {
   if (!in.image_index && images == rows) return {in.latents, timesteps, std::nullopt};
   const Tensor index =
       in.image_index ? *in.image_index : at::zeros({rows}, in.context.options().dtype(at::kLong));
-  if (!in.time_bias && timesteps.size(0) == 1 && images < rows) {
+  // Rows that look as others do are needed one by one before the text is met.
+  const bool apart = in.time_bias || (in.control && in.control->self_source);
+  if (!apart && timesteps.size(0) == 1 && images < rows) {
     return {in.latents, timesteps, index};
   }
-  if (!in.time_bias && timesteps.size(0) > 1) {
+  if (!apart && timesteps.size(0) > 1) {
     const auto [pairs, firsts] = pairs_of(index, timesteps);
     if (firsts.size() < pairs.size()) {
       const auto options = at::TensorOptions(at::kLong).device(index.device());

@@ -2,6 +2,7 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/matmul.h>
 
 #include <cmath>
 
@@ -41,6 +42,51 @@ Tensor Attention::operator()(const Params& p, const Tensor& x, const Tensor& con
   return to_out_(p, out);
 }
 
+Tensor Attention::controlled(const Params& p, const Tensor& x, const Tensor& context,
+                             const std::optional<Tensor>& mask, const CrossControl& control,
+                             MapRequest request, Tensor* map) const {
+  const Tensor q = to_q_(p, x);
+  const Tensor k = to_k_(p, context);
+  const Tensor v = to_v_(p, context);
+  // Attention is linear in its probabilities: (A T) v = A (T v). So all is done to the values, in
+  // one more attention of the rows that receive.
+  const Tensor kept = control.kept.to(v.scalar_type()).unsqueeze(-1);  // [B, N, 1]
+  const Tensor own = v * kept;
+  Tensor out;
+  if (request.wanted) {
+    std::tie(out, *map) = ops::cross_attention(q, k, own, mask, heads_, scale_, request.per_head);
+  } else {
+    out = ops::attention(q, k, own, mask, heads_, scale_);
+  }
+  const auto sourced = [&](const Tensor& t) { return t.index_select(0, control.sources); };
+  const bool receives = control.rows.size(0) > 0;
+  if (receives) {
+    const Tensor transfer = control.transfer.to(v.scalar_type());
+    const Tensor taken = at::matmul(transfer, v.index_select(0, control.rows));
+    const std::optional<Tensor> source_mask = mask ? std::optional(sourced(*mask)) : std::nullopt;
+    const Tensor given = ops::attention(sourced(q), sourced(k), taken.to(v.scalar_type()),
+                                        source_mask, heads_, scale_);
+    out = out.index_add(0, control.rows, given.to(out.scalar_type()));
+  }
+  if (request.wanted) {  // [B, (heads,) N, M]
+    const Tensor found = *map;
+    *map = found * (request.per_head ? kept.unsqueeze(1) : kept);
+    if (receives) {
+      Tensor transfer = control.transfer.to(found.scalar_type()).transpose(1, 2);
+      if (request.per_head) transfer = transfer.unsqueeze(1);
+      const Tensor given = at::matmul(transfer, sourced(found));
+      *map = map->index_add(0, control.rows, given.to(map->scalar_type()));
+    }
+  }
+  return to_out_(p, out);
+}
+
+Tensor Attention::looking_as(const Params& p, const Tensor& x, const Tensor& source) const {
+  const Tensor seen = x.index_select(0, source);
+  return to_out_(
+      p, ops::attention(to_q_(p, seen), to_k_(p, seen), to_v_(p, x), std::nullopt, heads_, scale_));
+}
+
 FeedForward::FeedForward(Scope scope, int64_t channels)
     : proj_(scope / "net" / 0 / "proj", channels, 8 * channels),
       out_(scope / "net" / 2, 4 * channels, channels) {}
@@ -70,9 +116,16 @@ BasicTransformerBlock::BasicTransformerBlock(Scope scope, int64_t channels, int6
 Tensor BasicTransformerBlock::operator()(const Params& p, Tensor x, const Context& context,
                                          MapRequest request, Tensor* map) const {
   const Tensor normed = norm1_(p, x);
-  x = attn1_(p, normed, normed, std::nullopt) + x;
+  const Tensor* source = context.control ? context.control->source_at(x.size(1)) : nullptr;
+  x = (source ? attn1_.looking_as(p, normed, *source) : attn1_(p, normed, normed, std::nullopt)) +
+      x;
   if (x.size(0) != context.states.size(0)) x = x.index_select(0, *context.image_index);
-  x = attn2_(p, norm2_(p, x), context.states, context.mask, request, map) + x;
+  const Tensor asking = norm2_(p, x);
+  const bool edits = context.control && context.control->cross;
+  x = (edits ? attn2_.controlled(p, asking, context.states, context.mask, *context.control->cross,
+                                 request, map)
+             : attn2_(p, asking, context.states, context.mask, request, map)) +
+      x;
   return ff_(p, norm3_(p, x)) + x;
 }
 

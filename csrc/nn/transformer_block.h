@@ -1,5 +1,6 @@
 #pragma once
 #include "core/params.h"
+#include "nn/attention_control.h"
 #include "nn/conv.h"
 #include "nn/linear.h"
 #include "nn/norm.h"
@@ -22,6 +23,12 @@ class Attention {
   Tensor operator()(const Params& p, const Tensor& x, const Tensor& context,
                     const std::optional<Tensor>& mask, MapRequest request = {},
                     Tensor* map = nullptr) const;
+  // The same with probabilities, and so maps, as a control makes them.
+  Tensor controlled(const Params& p, const Tensor& x, const Tensor& context,
+                    const std::optional<Tensor>& mask, const CrossControl& control,
+                    MapRequest request, Tensor* map) const;
+  // Self-attention of x [B, M, query_dim]: each row looks where row source[b] does, at itself.
+  Tensor looking_as(const Params& p, const Tensor& x, const Tensor& source) const;
 
  private:
   int64_t heads_;
@@ -49,6 +56,8 @@ struct Context {
   const Tensor& states;                      // [B, N, context_dim]
   const std::optional<Tensor>& mask;         // bool [B, N], true = attend
   const std::optional<Tensor>& image_index;  // int64 [B], or nullopt when rows and images agree
+  // Of the rows; one with a self_source needs them all from the start.
+  const AttentionControl* control = nullptr;
 };
 
 // Self-attention, cross-attention, GEGLU feed-forward, each pre-normed and residual.

@@ -13,6 +13,7 @@ import torch
 import vpd
 from vpd.data.tabletop.layout import write_refer
 from vpd.protocol import NoiseSpec
+from vpd.tasks.denoising import Denoising
 from vpd.tasks.evaluate import evaluate_refer, under
 from vpd.weights import read_state_dict, save_weights
 
@@ -54,6 +55,14 @@ def test_evaluate_with_switches(run_json, refused, refer):
         expected = evaluate_refer(twin, tiny.val_scenes(2), progress=False)
         assert found["metrics"] == pytest.approx(expected.metrics, abs=1e-4)
         assert f"{name}: {value}" in expected.table()
+    found = run_json(*words, "--denoise-steps", 3, "--denoise-guidance", 2)
+    assert found["protocol"]["denoise"] == {"steps": 3, "to": 1, "guidance": 2.0}
+    noise = NoiseSpec(**own["protocol"]["noise"])
+    twin = under(vpd.load(refer), noise, denoise=Denoising(3, guidance=2.0))
+    expected = evaluate_refer(twin, tiny.val_scenes(2), progress=False)
+    assert found["metrics"] == pytest.approx(expected.metrics, abs=1e-4)
+    assert "needs denoise_steps" in refused(*words, "--denoise-guidance", 2)
+    assert "as latent_match has it" in refused(*words[:5], "--denoise-steps", 3)
     assert "text_adapter" in refused(*words, "--text-adapter", "maybe")
     assert "such as latent_match" in refused(*words[:5], "--attn-t-ensemble", 5)
 

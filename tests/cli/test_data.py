@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
+import tiny
 import trees
 
 from vpd.data import make_tabletop, nyu_mat
+from vpd.tasks import store
 
 
 def test_check_finds_out_what_there_is(run, run_json, refused, tmp_path):
@@ -90,3 +94,26 @@ def test_make_and_check_of_edited_pairs(run_json, tmp_path):
         found = run_json("data", "check", *words, "--root", tmp_path)
         assert (found["ok"], found["trees"][0]["pairs"]) == (True, 3)
         assert found["trees"][0]["name"] == "tabletop-ip2p/val"
+
+
+def test_make_pairs_for_triplets(run_json, refused, desk, models):
+    store.save(tiny.foundation(clip=True), desk / "model")
+    (desk / "triplets.jsonl").write_text(
+        "".join(
+            json.dumps({"input": f"a {c} cube", "edit": "make it blue", "output": "a blue cube"})
+            + "\n"
+            for c in ("red", "gray")
+        )
+    )
+    words = ["data", "edits", "triplets.jsonl", "--root", "pairs", "--model", desk / "model",
+             "--steps", "2", "--samples", "3", "--keep", "2", "--sim-image", "0", "--sim-caption",
+             "0", "--sim-direction", "0", "--guidance", "2,3"]  # fmt: skip
+    first = run_json(*words, "--part", "0", "--parts", "2", "--mode", "cross")
+    assert (first["ok"], first["trees"][0]["entries"]) == (True, 1)
+    found = run_json(*words)
+    assert (found["ok"], found["trees"][0]["pairs"]) == (True, 4)
+    rows = (desk / "pairs/0000001/metadata.jsonl").read_text().splitlines()
+    assert all(2 <= json.loads(row)["cfg_scale"] <= 3 for row in rows)
+    assert "least and greatest, got [1.0]" in refused(*words, "--share", "1")
+    assert "expected a foundation" in refused(*words, "--model", models / "refer")
+    assert "give --clip" in refused(*words, "--model", models / "foundation")

@@ -58,7 +58,7 @@ def test_version(run):
     ("words", "message"),
     [
         (["predct"], "did you mean 'predict'?"),
-        (["data"], "vpd data takes one of: make, check"),
+        (["data"], "vpd data takes one of: make, edits, check"),
         (["predict"], "required: image"),
         (["predict", "a.png", "a cube", "--modle", "x"], "--modle"),
         (["predict", "a.png", "a cube", "--dtype", "float16"], "float16"),

@@ -123,6 +123,17 @@ def test_captions(tmp_path):
     assert [table.of(name) for name in ("b.jpg", "c")] == [("c",), ("d",)]
     assert list(table) == list(said)
     path.write_text('{"a.png": {"tags": "x"}}')
+    images = [{"id": 7, "file_name": "7.jpg"}, {"id": 9, "file_name": "9.jpg"}]
+    rows = [{"image_id": 7, "caption": "one"}, {"image_id": 7, "caption": "two"}]
+    path.write_text(json.dumps({"images": images, "annotations": rows}))
+    assert dict(read_captions(path)) == {"7.jpg": ("one", "two")}
+    beside = [{"image_id": 9, "segments_info": [], "coco_captions": ["a", "b"]}]
+    path.write_text(json.dumps({"images": images, "annotations": beside}))
+    assert dict(read_captions(path)) == {"9.jpg": ("a", "b")}
+    path.write_text(json.dumps({"images": images, "annotations": [{"image_id": 7}]}))
+    with pytest.raises(ValueError, match="expected captions of COCO, but 'caption' is missing"):
+        read_captions(path)
+    path.write_text(json.dumps(said | {"a.png": 3}))
     with pytest.raises(ValueError, match=r"'a\.png': expected captions"):
         read_captions(path)
 

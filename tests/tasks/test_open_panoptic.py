@@ -17,6 +17,7 @@ from vpd.models.mask_clip import mask_embeddings
 from vpd.tasks import store
 from vpd.tasks.open_config import OpenPanopticConfig
 from vpd.tasks.open_panoptic import OpenPanopticSegmenter
+from vpd.viz.panoptic import vocabularies_figure
 from vpd.vocabulary import Vocabulary
 
 SMALL = {
@@ -145,6 +146,32 @@ def test_logits_against_the_formulas(supervision, branch):
     want = torch.cat([p * (1 - nothing), nothing], -1)
     torch.testing.assert_close(found.softmax(-1), want / want.sum(-1, keepdim=True),
                                rtol=1e-3, atol=1e-4)  # fmt: skip
+
+
+def test_several_vocabularies_of_one_look(model):
+    asked = ["cube, box; ring", Vocabulary.parse("sky"), model.sought("cube; sea")]
+    plain = model.sought("cube; sea")._replace(clip_texts=None)
+    found = model.each(picture(), [*asked, plain])
+    for one, vocabulary in zip(found, asked, strict=False):
+        alone = model.panoptic(picture(), vocabulary)
+        np.testing.assert_array_equal(one.ids, alone.ids)
+        np.testing.assert_array_equal(one.classes, alone.classes)
+        assert one.instances == alone.instances
+    figure = vocabularies_figure({"cube, box; ring": found[0], "sky": found[1]})
+    assert [text.get_text() for text in figure.texts].count("image") == 2
+    assert {"cube, box; ring", "sky"} <= {text.get_text() for text in figure.texts}
+    no_branch = OpenPanopticSegmenter(replace(model.config, clip_branch="none")).eval()
+    no_branch.load_state_dict(model.state_dict())
+    np.testing.assert_array_equal(found[-1].classes, no_branch(picture(), "cube; sea").classes)
+
+
+def test_an_image_without_objects(model):
+    """All masks fall below what is asked for."""
+    for size in [(64, 64), (9, 200)]:
+        found = model(np.zeros((*size, 3), np.uint8), "cube; ring", min_score=1.0)
+        assert (found.segments, found.ids.max(), found.ids.shape) == ((), 0, size)
+        assert "0 segments" in repr(found)
+        assert found.show() is not None
 
 
 def test_pictures_of_any_size(model):

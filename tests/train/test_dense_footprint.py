@@ -193,7 +193,10 @@ print(json.dumps([found.peak - found.weights, peak_resident() - before]))
         ),
         pytest.param("depth", {}, id="depth", marks=pytest.mark.slow),
         pytest.param("depth", {"recompute": "all"}, id="depth-recomputed", marks=pytest.mark.slow),
-        pytest.param("depth", {"freeze": "unet", "text_adapter": False}, id="depth-cached"),
+        pytest.param(
+            "depth", {"freeze": "unet", "text_adapter": False}, id="depth-cached",
+            marks=pytest.mark.slow,
+        ),
         pytest.param("depth", {"freeze": "unet"}, id="depth-frozen", marks=pytest.mark.slow),
     ],
 )  # fmt: skip

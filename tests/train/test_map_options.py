@@ -12,6 +12,7 @@ from toys import TOY, few_scenes, recipe
 import vpd
 from vpd.config import from_dict
 from vpd.tasks import store
+from vpd.tasks.denoising import Denoising
 from vpd.tasks.foundation import Foundation
 
 pytest.importorskip("lightning")
@@ -23,6 +24,7 @@ from vpd.train.refer import ReferTrainConfig, build, train
 from vpd.train.refer_table import ReferTable, tabletop_refs
 
 ENSEMBLE = {"protocol": "latent_match", "t": 50, "attn_t_ensemble": (5, 400)}
+DENOISED = {"protocol": "latent_match", "t": 50, "denoise": Denoising(3, guidance=2.0)}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,6 +60,7 @@ def table_of(config, model):
         {"attention": (1, 2), "image_norm": "none"},
         {"attn_fusion": "daam"},
         {**ENSEMBLE, "attn_fusion": "daam"},
+        DENOISED,
     ],
 )
 def test_a_run_trains_saves_and_evaluates(config, tmp_path, changes):
@@ -65,7 +68,7 @@ def test_a_run_trains_saves_and_evaluates(config, tmp_path, changes):
     assert "oIoU" in train(config)
     start, model = build(config), vpd.load(tmp_path / "model")
     assert model.config == start.config
-    for name in ("attention", "attn_fusion", "attn_t_ensemble", "image_norm"):
+    for name in ("attention", "attn_fusion", "attn_t_ensemble", "denoise", "image_norm"):
         assert getattr(model.config, name) == getattr(config, name)
     finest = model.decoder.get_parameter("conv1_2.weight")
     moved = (finest.detach() - start.decoder.get_parameter("conv1_2.weight")).abs()
@@ -77,18 +80,18 @@ def test_a_run_trains_saves_and_evaluates(config, tmp_path, changes):
 def test_the_time_path_stays_as_trained_where_maps_need_it(config, tmp_path):
     """It is folded into biases after training at one timestep; the maps are of others."""
     trained = {}
-    for name, changes in {"one": {}, "several": ENSEMBLE}.items():
-        config = replace(config, out=str(tmp_path / name), **changes)
-        train(config)
+    for name, changes in {"one": {}, "several": ENSEMBLE, "steps": DENOISED}.items():
+        train(replace(config, out=str(tmp_path / name), **changes))
         trained[name] = vpd.load(tmp_path / name / "model").unet.get_parameter(
             "time_embed.0.weight"
         )
     base = build(config).unet.get_parameter("time_embed.0.weight")
     torch.testing.assert_close(trained["one"], base, rtol=1e-3, atol=1e-3)
-    assert (trained["several"] - base).abs().max() > 5e-3
+    for name in ("several", "steps"):
+        assert (trained[name] - base).abs().max() > 5e-3
 
 
-@pytest.mark.parametrize("changes", [{"attn_fusion": "daam"}, ENSEMBLE])
+@pytest.mark.parametrize("changes", [{"attn_fusion": "daam"}, ENSEMBLE, DENOISED])
 def test_cached_features_are_those_of_the_model(config, tmp_path, changes):
     config = replace(config, freeze="unet", text_adapter=False, **changes)
     model = build(config)
@@ -107,6 +110,7 @@ def test_each_choice_has_caches_of_its_own(config, tmp_path):
         {"protocol": "latent_match", "t": 50}, ENSEMBLE, {**ENSEMBLE, "attn_t_ensemble": (5,)},
         {**ENSEMBLE, "protocol": "embed_only"},
         {**ENSEMBLE, "protocol": "embed_only", "attn_t_ensemble": (5, 401)},
+        DENOISED, {**DENOISED, "denoise": Denoising(3)},
     ]  # fmt: skip
     features, latents = [], []
     for changes in every:
@@ -119,7 +123,8 @@ def test_each_choice_has_caches_of_its_own(config, tmp_path):
     # Maps and what the U-Net is told have no part in latents, how many there are has.
     assert latents[0] == latents[1] == latents[3]
     assert latents[7] == latents[8]
-    assert len(set(latents)) == len(every) - 3
+    assert latents[4] == latents[9] == latents[10]  # what is done with them has none either
+    assert len(set(latents)) == len(every) - 5
 
 
 @pytest.mark.parametrize(
@@ -127,6 +132,8 @@ def test_each_choice_has_caches_of_its_own(config, tmp_path):
     [
         ({"attn_t_ensemble": (5,)}, "such as latent_match"),
         ({"attn_fusion": "daam", "attention": ()}, "needs maps"),
+        ({"denoise": Denoising()}, "denoise needs noise on the latents"),
+        ({**DENOISED, "t": 2}, "at least timestep 3 to end at 1, got 2"),
     ],
 )
 def test_contradictions_are_named_before_anything_runs(config, changes, message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -16,18 +17,28 @@ from dense_toys import (
     write_foundation,
 )
 from dense_toys import recipe as dense_recipe
+from odise_checkpoints import official, published, segmenter
 from panoptic_toys import same_points
+from tiny import CLIP, PARTS
 
 import vpd
 from vpd.cli.parser import read
 from vpd.data import tabletop
+from vpd.data.panoptic import coco_panoptic
+from vpd.data.tabletop.panoptic_layouts import write_coco_panoptic
+from vpd.tasks.foundation import FoundationConfig
+from vpd.vocabulary import label_set
 
 pytest.importorskip("lightning")
-from vpd.train import mask_criterion, open_panoptic
+from vpd.train import mask_criterion, open_model, open_panoptic
+from vpd.train.open_captions import captions_of
 from vpd.train.open_config import OpenTrainConfig
+from vpd.train.open_footprint import open_footprint
 from vpd.train.open_model import build_open, names_of
-from vpd.train.open_panoptic import OpenRun, OpenTraining, train
+from vpd.train.open_panoptic import train
+from vpd.train.open_stream import OpenStream
 from vpd.train.open_table import OpenTable
+from vpd.train.open_training import OpenRun, OpenTraining
 from vpd.train.parts import Shares
 
 pytestmark = pytest.mark.usefixtures("few_scenes")
@@ -61,7 +72,7 @@ def training(config, **options) -> OpenTraining:
     names = names_of(config, data.names, data.things)
     model = build_open(config, names)
     table = OpenTable(model, data, config.loop.batch, config.seed, flip=True, **options)
-    captions = open_panoptic._captions(data) if config.supervision == "captions" else None
+    captions = captions_of(data) if config.supervision == "captions" else None
     places = {i: i for i in range(len(names))}
     return OpenTraining(config, OpenRun(model, table, names, places, captions, names=names))
 
@@ -76,7 +87,7 @@ def test_it_learns_and_writes_a_model_that_segments(config_of, tmp_path, supervi
     assert len(losses) == 40
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
     assert ("grounding" in (run / "metrics.csv").read_text()) == (supervision == "captions")
-    assert {"PQ", "mAP", "mIoU", "seen/PQ", "shuffled/seen/PQ"} <= set(metrics)
+    assert {"PQ", "mAP", "mIoU", "seen/PQ", "shuffled/seen/PQ", "no_clip/PQ"} <= set(metrics)
     assert not any("held_out" in name for name in metrics)
     model = vpd.load(run / "model")
     assert isinstance(model, vpd.OpenPanopticSegmenter)
@@ -127,6 +138,96 @@ def test_what_is_held_out_is_not_seen(config_of, tmp_path, monkeypatch, by, held
     assert {"held_out/PQ", "held_out/mAP", "shuffled/held_out/PQ", "seen/PQ"} <= set(metrics)
 
 
+@pytest.fixture
+def on_disk(few_scenes, tmp_path):
+    """Fields of a data set in COCO's layout with captions, whose pictures are changed at random and
+    seen in four parts."""
+    count = {"train": 4, "val": 2}
+    write_coco_panoptic(tmp_path / "data", count, count, progress=False)
+    seeds = [sample.id for sample in coco_panoptic(tmp_path / "data", "train")]
+    said = {"images": [{"id": i, "file_name": f"{name}.png"} for i, name in enumerate(seeds)]}
+    said["annotations"] = [{"image_id": i, "caption": "a red cube"} for i in range(len(seeds))]
+    (tmp_path / "captions.json").write_text(json.dumps(said))
+    data = {"name": "coco-panoptic", "root": str(tmp_path / "data"), "limit": None, "workers": 1}
+    return {"data": data, "augment": "full", "crop": 2 * SIZE, "image_size": SIZE}
+
+
+def test_changed_pictures_are_seen_in_parts(config_of, on_disk):
+    fields = config_of().data.__dict__ | on_disk["data"]
+    config = config_of(**{**on_disk, "data": fields}, recompute="all")
+    names = label_set("tabletop_shapes")
+    model = build_open(config, names)
+    samples = coco_panoptic(fields["root"], "train")
+    how = (config.crop, config.scale, 2, config.seed, 1)
+    table = OpenStream(model, samples, *how)
+    try:
+        batch, part = table.draw(1), table.draw(1, slice(1, 2))
+        assert [tuple(one.shape[2:]) for one in batch.maps] == [(32, 32), (16, 16), (8, 8), (4, 4)]
+        for one, other in zip(batch.maps, part.maps, strict=True):
+            torch.testing.assert_close(one[1:], other, rtol=1e-4, atol=1e-4)
+        assert torch.equal(batch.numbers[1:], table.numbers(1, slice(1, 2)))
+        module = OpenTraining(config, OpenRun(model, table, names, {i: i for i in range(8)}))
+        module.losses(0, slice(0, 2))["loss"].backward()
+        assert model.adapter.get_parameter("alpha_cond").grad.abs().max() > 0
+    finally:
+        table.close()
+
+
+@pytest.mark.parametrize("supervision", ["labels", "captions"])
+def test_training_from_disk(config_of, on_disk, tmp_path, supervision):
+    captions = {"captions": str(tmp_path / "captions.json")} if supervision == "captions" else {}
+    data = config_of().data.__dict__ | on_disk["data"]
+    metrics = train(config_of(**{**on_disk, "data": data}, supervision=supervision, **captions))
+    assert "PQ" in metrics
+    model = vpd.load(tmp_path / "run" / "model")
+    assert (model.config.image_size, model.config.test_size) == (SIZE, 2 * SIZE)
+    assert model.vocabulary == label_set("tabletop_shapes")
+
+
+def test_weights_of_others(config_of, tmp_path, monkeypatch):
+    parts = FoundationConfig(**PARTS, clip=CLIP)
+    monkeypatch.setattr(open_model, "_full_size", lambda: parts)
+    names = label_set("tabletop_shapes")
+    config = config_of(weights=["sd", "clip"])
+    source = segmenter(open_model._shape(config, parts, names))
+    files = published(source, tmp_path)
+    built = build_open(replace(config, weights=tuple(files[:2])), names)
+    for part in ("vae", "unet", "clip"):
+        for name, tensor in getattr(source, part).state_dict().items():
+            torch.testing.assert_close(getattr(built, part).state_dict()[name], tensor, msg=name)
+    empty = built.texts([""])
+    torch.testing.assert_close(built.words.get_parameter("null_embed").data, empty)
+    torch.save({"model": official(source)}, tmp_path / "odise.pth")
+    on = build_open(replace(config, weights=(*files, str(tmp_path / "odise.pth"))), names)
+    for name, tensor in source.head.state_dict().items():
+        torch.testing.assert_close(on.head.state_dict()[name], tensor, msg=name)
+    null = source.words.get_parameter("null_embed")
+    torch.testing.assert_close(on.words.get_parameter("null_embed"), null)
+    random = build_open(replace(config, weights=tuple(files), unet_init="random"), names)
+    one = next(iter(source.unet.state_dict()))
+    assert not torch.equal(random.unet.state_dict()[one], source.unet.state_dict()[one])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"supervision": "labels"},
+        pytest.param(
+            {"supervision": "captions", "augment": "full", "crop": 2 * SIZE, "image_size": SIZE},
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_what_a_run_needs(config_of, changes):
+    config = config_of(**changes)
+    found = open_footprint(config)
+    model = build_open(config, label_set("tabletop_shapes"))
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert sum(part.in_optimizer for part in found.parts) == trained
+    assert sum(part.total for part in found.parts) == sum(p.numel() for p in model.parameters())
+    assert found.step > config.loop.batch * 3 * config.crop**2
+
+
 def test_words_of_captions(config_of):
     module = training(config_of(supervision="captions", words=6))
     one, again = module.said(3, 1, 0), module.said(3, 1, 0)
@@ -147,6 +248,10 @@ def test_words_of_captions(config_of):
         ({"data": {"name": "nyuv2"}}, "data.name"),
         ({"by": "color", "data": {"name": "coco-panoptic", "root": "x"}}, "by=color"),
         ({"supervision": "captions", "loop": {"batch": 4, "micro_batch": 2}}, "micro_batch"),
+        ({"supervision": "captions", "data": {"root": "x"}}, "captions, a JSON file"),
+        ({"captions": "x.json"}, "captions needs supervision=captions"),
+        ({"image_size": 48, "augment": "full"}, "multiple of image_size=48"),
+        ({"image_size": 32}, "needs augment=full, got 32"),
         ({"held_out": ["sofa"]}, "held_out must be of"),
         ({"held_out": list(tabletop.CLASSES)}, "left to train on"),
         ({"vocabulary": "coco_panoptic"}, "8 classes"),

@@ -395,6 +395,7 @@ def test_a_job_array_runs_the_same_command(grid, tmp_path, monkeypatch):
         ("inference", 3),
         ("fvpd", 39),
         ("ideas", 9),
+        ("denoising", 5),
         ("tagging_contest", 31),
         ("tagging_ablations", 19),
         ("panoptic", 10),

@@ -13,6 +13,7 @@ from vpd.cli.parser import read
 pytest.importorskip("lightning")
 from vpd.train import sweep_cell
 from vpd.train.dense_config import DepthTrainConfig, SemanticTrainConfig
+from vpd.train.open_config import OpenTrainConfig
 from vpd.train.panoptic_config import PanopticTrainConfig
 from vpd.train.refer import ReferTrainConfig
 from vpd.train.sweep import sweep
@@ -40,8 +41,9 @@ def test_every_task_has_its_config(tmp_path):
     assert config_type("refer") is ReferTrainConfig
     assert config_type("semantic") is SemanticTrainConfig
     assert config_type("panoptic") is PanopticTrainConfig
+    assert config_type("open-panoptic") is OpenTrainConfig
     assert config_type("depth") is DepthTrainConfig
-    with pytest.raises(ValueError, match="one of refer, semantic, panoptic, depth, got 'edit'"):
+    with pytest.raises(ValueError, match="one of refer, semantic, panoptic, open-panoptic, depth, got 'edit'"):
         config_type("edit")
     with pytest.raises(TypeError, match="expected a config of vpd train, got dict"):
         train({})

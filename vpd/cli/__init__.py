@@ -25,11 +25,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "vpd.cli.predict:predict",
         "masks by sentence, classes or depth, of an image, a folder or a video",
     ),
+    "edit": ("vpd.cli.edit:edit", "edit an image as an instruction says"),
     "maps": (
         "vpd.cli.maps:maps",
         "draw what each word or token attends to, or clusters of features",
     ),
     "evaluate": ("vpd.cli.evaluate:evaluate", "score a model on a data set"),
+    "evaluate edit": (
+        "vpd.cli.evaluate_edit:evaluate",
+        "score an editor: similarities, errors and their trade-off",
+    ),
     "ground": (
         "vpd.cli.ground:ground",
         "score the attention maps of words: a pre-trained model's own grounding",
@@ -45,10 +50,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("vpd.cli.train:train", "train a referring segmenter"),
     "train semantic": ("vpd.cli.train:train_semantic", "train a semantic segmenter"),
     "train panoptic": ("vpd.cli.train:train_panoptic", "train a panoptic segmenter"),
+    "train open-panoptic": (
+        "vpd.cli.train:train_open_panoptic",
+        "train a panoptic segmenter whose classes are words given with a picture",
+    ),
     "train depth": ("vpd.cli.train:train_depth", "train a depth estimator"),
+    "train edit": ("vpd.cli.train:train_edit", "train an editor"),
     "sweep": ("vpd.cli.sweep:sweep", "train a grid of models and compare them"),
     "pretrain": ("vpd.cli.pretrain:pretrain", "pre-train a small diffusion model on Tabletop"),
     "data make": ("vpd.cli.data:make", "write a generated data set to disk"),
+    "data edits": ("vpd.cli.data:edits", "make edited pairs for triplets of texts"),
     "data check": ("vpd.cli.data:check", "say whether a data set on disk is whole"),
     "classes build": (
         "vpd.cli.classes:build",
@@ -65,7 +76,19 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "info memory semantic": ("vpd.cli.memory:memory_semantic", "the same of vpd train semantic"),
     "info memory panoptic": ("vpd.cli.memory:memory_panoptic", "the same of vpd train panoptic"),
+    "info memory open-panoptic": (
+        "vpd.cli.memory:memory_open_panoptic",
+        "the same of vpd train open-panoptic",
+    ),
     "info memory depth": ("vpd.cli.memory:memory_depth", "the same of vpd train depth"),
+    "info memory edit": ("vpd.cli.memory:memory_edit", "the same of vpd train edit"),
+    "info cost": (
+        "vpd.cli.cost:cost",
+        "FLOP, bytes, memory of a training config, and its time on devices by their data sheets",
+    ),
+    "info cost semantic": ("vpd.cli.cost:cost_semantic", "the same of vpd train semantic"),
+    "info cost panoptic": ("vpd.cli.cost:cost_panoptic", "the same of vpd train panoptic"),
+    "info cost depth": ("vpd.cli.cost:cost_depth", "the same of vpd train depth"),
     "info": ("vpd.cli.info:info", "versions, devices, what is native, shipped models"),
 }
 _EXTRAS = ("lightning", "scipy", "tensorboard")

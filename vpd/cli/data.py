@@ -1,12 +1,14 @@
-"""``vpd data make`` and ``vpd data check``."""
+"""``vpd data make``, ``vpd data edits`` and ``vpd data check``."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from vpd.cli.answer import Answer, plain
+from vpd.cli.models import DType
 
 if TYPE_CHECKING:
     from vpd.data.check import ReferReport
@@ -72,6 +74,89 @@ def make(
         prepare_ade20k(root, table=table)
         report = check_pairs(root, "ade20k-panoptic")
     return _answer(report)
+
+
+def edits(
+    triplets: Path,
+    *,
+    root: Path,
+    model: str = "vpd-mini",
+    weights: list[Path] | None = None,
+    clip: Path | None = None,
+    mode: Literal["self", "cross"] = "self",
+    method: Literal["ddpm", "ddim", "euler", "euler_ancestral", "dpm++"] = "euler_ancestral",
+    steps: int = 100,
+    share: list[float] = [0.1, 0.9],  # noqa: B006 - never changed
+    guidance: list[float] = [7.5, 15.0],  # noqa: B006 - never changed
+    samples: int = 100,
+    keep: int = 4,
+    sim_image: float = 0.7,
+    sim_caption: float = 0.2,
+    sim_direction: float = 0.2,
+    batch: int = 4,
+    part: int = 0,
+    parts: int = 1,
+    seed: int = 0,
+    device: str = "cpu",
+    dtype: DType = "float32",
+) -> Answer:
+    """Draws pairs of pictures for triplets with Prompt-to-Prompt, and keeps those that CLIP likes.
+
+    Writes InstructPix2Pix's folder. Can be interrupted and repeated; finished triplets stay, and
+    several processes may write different parts of the same folder.
+
+    Args:
+        triplets: JSON Lines file: caption, instruction and edited caption in each line
+        root: folder to write to
+        model: what draws
+        weights: instead of a model: Stable Diffusion v1 (one file or a diffusers folder)
+        clip: weights of the CLIP that judges, both towers in one file; by default the model's own
+        mode: attention that the second picture takes from the first: self (of pixels to pixels, as
+            in the released data) or cross (of pixels to words)
+        method: sampler
+        steps: of the sampler
+        share: least and greatest share of steps with the first picture's attention
+        guidance: least and greatest guidance
+        samples: pairs drawn for each triplet
+        keep: pairs kept of each triplet, at most
+        sim_image: least cosine of the two pictures; 0 is no limit, for the next two, too
+        sim_caption: least cosine of each picture and its caption
+        sim_direction: least cosine of the ways from picture to picture and caption to caption
+        batch: pairs at a time
+        part: the share of the triplets that this process does, 0 to parts - 1
+        parts: into how many the triplets are divided
+        seed: of all that is drawn
+        device: cpu, cuda or cuda:N
+        dtype: precision of the diffusion model
+    """
+    from vpd.cli.models import clip_of, foundation_or_refer
+    from vpd.data import EditThresholds, PairRanges, PromptToPromptSampler, make_edits
+    from vpd.data.edit_check import check_edits
+    from vpd.data.triplets import read_triplets
+    from vpd.diffusion import AttentionEdit, Sampler
+    from vpd.tasks.foundation import Foundation
+
+    if len(share) != 2 or len(guidance) != 2:
+        raise ValueError(f"share and guidance take least and greatest, got {share} and {guidance}")
+    texts = read_triplets(triplets)
+    found = foundation_or_refer(model, weights, device, dtype)
+    if not isinstance(found, Foundation):
+        raise ValueError(f"expected a foundation, got {model}: a {type(found).__name__}")
+    make_edits(
+        root,
+        texts,
+        PromptToPromptSampler(found, AttentionEdit(mode), Sampler(method, steps)),
+        clip=clip_of(found, model, clip, device),
+        thresholds=EditThresholds(sim_image, sim_caption, sim_direction, keep),
+        ranges=PairRanges((share[0], share[1]), (guidance[0], guidance[1])),
+        samples=samples,
+        batch=batch,
+        part=part,
+        parts=parts,
+        seed=seed,
+        progress=sys.stderr.isatty(),
+    )
+    return _answer(check_edits(root))
 
 
 def check(

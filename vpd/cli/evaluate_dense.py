@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from vpd.cli.answer import Answer, plain
+from vpd.cli.launch import Launch, scored
 from vpd.cli.models import DType
+
+if TYPE_CHECKING:
+    from vpd.tasks.dense_evaluation import DenseEvaluation
+    from vpd.tasks.shares import Group
 
 __all__ = ["DENSE", "OWNERS", "evaluate_dense"]
 
@@ -18,11 +25,11 @@ OWNERS = {
     "mode": ("semantic",),
     "scales": ("semantic",),
     "variant": ("semantic",),
-    "per_class": ("semantic", "panoptic"),
+    "per_class": ("semantic", "panoptic", "open-panoptic"),
     "words": ("semantic", "panoptic"),
     "flip": ("semantic", "depth"),
-    "min_score": ("panoptic",),
-    "min_overlap": ("panoptic",),
+    "min_score": ("panoptic", "open-panoptic"),
+    "min_overlap": ("panoptic", "open-panoptic"),
     "windows": ("depth",),
     "crop": ("depth",),
 }
@@ -38,7 +45,7 @@ def evaluate_dense(
     protocol: str | None,
     t: int,
     conditions: dict[str, Any],
-    device: str,
+    launch: Launch,
     dtype: DType,
 ) -> Answer | None:
     """Scores a model on a split; on Tabletop beside what looks at no picture.
@@ -58,35 +65,53 @@ def evaluate_dense(
         raise ValueError(f"batch is no option of {task}, which predicts one {one} after another")
     elif data == "nyuv2":
         test.setdefault("crop", "nyu_eigen")
+    ready = partial(
+        _ready, task, model, data, split, where, test, protocol, t, conditions, launch.device, dtype
+    )
+    found = scored(ready, launch)
+    if found is None:
+        return None
+    result = found.to_dict()
+    result["protocol"] = {"model": model, **result["protocol"]}
+    return Answer(plain(result), f"{model} on {found.table()}")
+
+
+def _ready(
+    task: Any,
+    model: str,
+    data: Any,
+    split: str,
+    where: dict[str, Any],
+    test: dict[str, Any],
+    protocol: str | None,
+    t: int,
+    conditions: dict[str, Any],
+    device: str,
+    dtype: DType,
+) -> Callable[[Group], DenseEvaluation]:
     from vpd.cli.models import dense_model
     from vpd.data.dense import dense_samples
     from vpd.tasks import evaluate_dense as dense
     from vpd.tasks.evaluate_panoptic import evaluate_panoptic
     from vpd.tasks.evaluation import under
     from vpd.tasks.maps import at_timestep
-    from vpd.train.distributed import first_in_turn, group, join
+    from vpd.train.distributed import first_in_turn
 
-    with join() as processes:
-        floors = None
-        with first_in_turn():  # which renders what is not there yet
-            samples = dense_samples(task, data, split, **where)
-            if data == "tabletop" and where["root"] is None:
-                floors = dense_samples(task, data, "train")
-        network: Any = dense_model(task, model, device, dtype)
-        _check_adapter(network.config, conditions["text_adapter"])
-        noise = None if protocol is None else at_timestep(protocol, t, network.config.noise)
-        network = under(network, noise, **conditions)
-        score: Any = {
-            "semantic": dense.evaluate_semantic,
-            "panoptic": evaluate_panoptic,
-            "depth": dense.evaluate_depth,
-        }[task]
-        found = score(network, samples, floors=floors, group=group(), **test)
-    if not processes.first:
-        return None
-    result = found.to_dict()
-    result["protocol"] = {"model": model, **result["protocol"]}
-    return Answer(plain(result), f"{model} on {found.table()}")
+    floors = None
+    with first_in_turn():  # which renders what is not there yet
+        samples = dense_samples(task, data, split, **where)
+        if data == "tabletop" and where["root"] is None:
+            floors = dense_samples(task, data, "train")
+    network: Any = dense_model(task, model, device, dtype)
+    _check_adapter(network.config, conditions["text_adapter"])
+    noise = None if protocol is None else at_timestep(protocol, t, network.config.noise)
+    network = under(network, noise, **conditions)
+    score: Any = {
+        "semantic": dense.evaluate_semantic,
+        "panoptic": evaluate_panoptic,
+        "depth": dense.evaluate_depth,
+    }[task]
+    return lambda group: score(network, samples, floors=floors, group=group, **test)
 
 
 def _check_adapter(config: Any, wanted: bool | None) -> None:

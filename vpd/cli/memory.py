@@ -6,7 +6,9 @@ from typing import Any
 
 from vpd.cli.answer import Answer, plain
 from vpd.train.dense_config import DepthTrainConfig, SemanticTrainConfig
+from vpd.train.edit_config import EditTrainConfig
 from vpd.train.footprint import Footprint, footprint
+from vpd.train.open_config import OpenTrainConfig
 from vpd.train.panoptic_config import PanopticTrainConfig
 from vpd.train.refer_config import ReferTrainConfig
 
@@ -17,8 +19,8 @@ def memory(config: ReferTrainConfig) -> Answer:
 
     Nothing is computed and no weights are read, so full-size runs can be planned anywhere: vpd info
     memory --config configs/refer/refcoco.yaml --weights sd.safetensors --freeze unet. The data
-    and the evaluation between steps come on top. vpd info memory semantic, panoptic and depth
-    are the same for other tasks.
+    and the evaluation between steps come on top. vpd info memory semantic, panoptic,
+    open-panoptic and depth are the same for other tasks.
     """
     return _answer(footprint(config))
 
@@ -45,6 +47,18 @@ def memory_panoptic(config: PanopticTrainConfig) -> Answer:
     return _dense(config, RECIPE)
 
 
+def memory_open_panoptic(config: OpenTrainConfig) -> Answer:
+    """Says what `vpd train open-panoptic` would need with the same options, as vpd info memory
+    does: vpd info memory open-panoptic --config configs/open/coco_labels.yaml --weights
+    '[sd.safetensors, clip.safetensors]'.
+
+    No data set is read: its classes are counted as published, and pictures have ten segments.
+    """
+    from vpd.train.open_footprint import open_footprint
+
+    return _answer(open_footprint(config))
+
+
 def memory_depth(config: DepthTrainConfig) -> Answer:
     """Says what `vpd train depth` would need with the same options, as vpd info memory does: vpd
     info memory depth --config configs/depth/nyuv2.yaml --weights sd.safetensors.
@@ -54,6 +68,14 @@ def memory_depth(config: DepthTrainConfig) -> Answer:
     from vpd.train.depth import RECIPE
 
     return _dense(config, RECIPE)
+
+
+def memory_edit(config: EditTrainConfig) -> Answer:
+    """Says what `vpd train edit` would need with the same options, as vpd info memory does: vpd
+    info memory edit --config configs/edit/released.yaml --weights sd.safetensors."""
+    from vpd.train.edit import edit_footprint
+
+    return _answer(edit_footprint(config))
 
 
 def _dense(config: Any, recipe: Any) -> Answer:

@@ -14,17 +14,24 @@ from vpd.data.dense import DenseTask
 if TYPE_CHECKING:
     import torch
 
+    from vpd.models.clip import CLIP
     from vpd.tasks.dense import DenseModel
+    from vpd.tasks.editor import Editor
     from vpd.tasks.foundation import Foundation
     from vpd.tasks.refer import ReferSegmenter
 
-__all__ = ["DEFAULT", "DEFAULTS", "DType", "dense_model", "foundation_or_refer", "refer_model"]
+__all__ = [
+    "DEFAULT", "DEFAULTS", "DType", "clip_of", "dense_model", "device_of", "editor_model",
+    "foundation_or_refer", "refer_model",
+]  # fmt: skip
 
 DEFAULTS = {
     "refer": "vpd-mini-refer",
     "semantic": "vpd-mini-semantic",
     "panoptic": "vpd-mini-panoptic",
+    "open-panoptic": "vpd-mini-odise",
     "depth": "vpd-mini-depth",
+    "edit": "vpd-mini-edit",
 }
 DEFAULT = DEFAULTS["refer"]
 DType = Literal["float32", "bfloat16"]
@@ -61,6 +68,31 @@ def dense_model(task: DenseTask, model: str, device: str, dtype: DType) -> Dense
     return cast("DenseModel[Any]", found)
 
 
+def editor_model(
+    model: str,
+    device: str,
+    dtype: DType,
+    weights: Sequence[Path] | None = None,
+    average: bool | None = None,
+) -> Editor:
+    """An editor: by name, from a folder, or built from weights of others."""
+    from vpd.tasks.editor import Editor
+
+    if weights:
+        import torch
+
+        from vpd.tasks.sources import build_editor
+
+        kind = getattr(torch, dtype)
+        return build_editor(weights, average=average).to(device=device_of(device), dtype=kind)
+    if average is not None:
+        raise ValueError("average is about weights of others, got none")
+    found: Any = _find(model, None, device, dtype, None, bare=False)
+    if not isinstance(found, Editor):
+        raise ValueError(f"expected an editor, got {model}: a {type(found).__name__}")
+    return found
+
+
 def foundation_or_refer(
     model: str,
     weights: Sequence[Path] | None,
@@ -70,6 +102,20 @@ def foundation_or_refer(
 ) -> ReferSegmenter | Foundation:
     """As :func:`refer_model`, but a pre-trained diffusion model without a head will do."""
     return _find(model, weights, device, dtype, token_length, bare=True)
+
+
+def clip_of(found: object, name: str, file: Path | None, device: str) -> CLIP:
+    """The CLIP in a file, or that of a model which was found under a name."""
+    from vpd.tags import read_clip
+
+    if file is not None:
+        return read_clip(file).to(device)
+    if getattr(found, "clip", None) is None:
+        raise ValueError(
+            f"{name} has no image encoder that shares a space with texts: give --clip, a file "
+            "with both towers of CLIP"
+        )
+    return found.clip  # type: ignore[attr-defined]
 
 
 def _find(
@@ -88,7 +134,7 @@ def _find(
 
     # Of a picture that it cannot decode, OpenCV warns on its own; the error that follows says it.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
-    where, kind = _device(device), getattr(torch, dtype)
+    where, kind = device_of(device), getattr(torch, dtype)
     if not weights:
         if token_length is not None:
             raise ValueError("token_length belongs to a model: it can be chosen with weights only")
@@ -101,7 +147,8 @@ def _find(
     return found.to(device=where, dtype=kind)  # type: ignore[return-value]
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """The device of an option; refuses one that is not there."""
     import torch
 
     try:

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from vpd.cli.answer import Answer
 from vpd.cli.models import DType
+from vpd.cli.open_vocabulary import VOCABULARY, is_open, open_asker
 from vpd.cli.options import check_options
 
 Task = Literal["refer", "semantic", "panoptic", "depth"]
@@ -23,6 +24,8 @@ _OWN = (*(ending for own in _MAIN.values() for ending in own), *_OTHERS)
 # Which options belong to some tasks alone, those of referring segmentation apart.
 _OWNERS: dict[str, tuple[str, ...]] = {
     "text": ("refer", "semantic", "panoptic"),
+    "weights": ("refer", "panoptic"),
+    **dict.fromkeys(VOCABULARY, ("panoptic",)),
     "mode": ("semantic",),
     "scales": ("semantic",),
     "flip": ("semantic", "depth"),
@@ -64,6 +67,10 @@ def predict(
     scene: str | None = None,
     min_score: float | None = None,
     min_overlap: float | None = None,
+    vocabulary: str | None = None,
+    caption: str | None = None,
+    label_sets: list[str] | None = None,
+    stuff: str | None = None,
     steps: list[int] | None = None,
     protocol: str | None = None,
     every: int = 1,
@@ -76,8 +83,9 @@ def predict(
 
     refer: what a sentence refers to, NAME.mask.png (0 and 255). semantic: the class of each pixel,
     NAME.classes.png (ids, with a palette). panoptic: every object and area, NAME.segments.png (over
-    the image), NAME.segments.json (COCO's format) and NAME.segments.ids.png. depth: metres,
-    NAME.depth.png (16 bit, millimetres). All at the image's size, and each with NAME.figure.png.
+    the image), NAME.segments.json (COCO's format) and NAME.segments.ids.png; an
+    open-vocabulary model looks for a vocabulary. depth: metres, NAME.depth.png (16 bit,
+    millimetres). All at the image's size, and each with NAME.figure.png.
     Files that exist are replaced. In a folder, an image that cannot be read is named and the others
     are done; the exit code is then 1.
 
@@ -91,7 +99,8 @@ def predict(
         model: a shipped model, or a folder that vpd train wrote; by default the shipped one of the
             task
         weights: of refer, instead of a model: Stable Diffusion v1 (one file or a diffusers folder)
-            and an official VPD referring checkpoint
+            and an official VPD referring checkpoint; of panoptic: Stable Diffusion v1, CLIP
+            ViT-L/14 at 336 pixels and an official ODISE checkpoint
         token_length: of refer: tokens of a sentence, with weights
         mode: of semantic: overlapping windows (slide, the default) or the image in one piece
         scales: of semantic: sizes to average over, e.g. 1,1.25,1.5
@@ -101,6 +110,12 @@ def predict(
             own choice by default
         min_overlap: of panoptic: a segment keeps at least this share of its mask where others win
             pixels, or is none; the model's own choice by default
+        vocabulary: of panoptic, by an open-vocabulary model: what to look for, e.g. "cube, box;
+            ring; floor", with semicolons between categories and commas between names of one; or a
+            label set, its name or its file. By default what the model was trained on
+        caption: of panoptic: look for the nouns of this sentence
+        label_sets: of panoptic: label sets to look for besides, names or files, e.g. coco_panoptic
+        stuff: of panoptic: names of categories that have no countable objects, e.g. "floor, wall"
         steps: of refer: also draw the masks under noise of these timesteps, NAME.noise.png
         protocol: of steps: where that noise goes and what the U-Net is told; latent_match by
             default
@@ -118,6 +133,7 @@ def predict(
         "text": text, "weights": weights, "token_length": token_length, "mode": mode,
         "scales": scales, "flip": flip, "scene": scene, "min_score": min_score,
         "min_overlap": min_overlap, "steps": steps, "protocol": protocol,
+        "vocabulary": vocabulary, "caption": caption, "label_sets": label_sets, "stuff": stuff,
     }  # fmt: skip
     check_options(task, given, _OWNERS, "the task")
     if protocol is not None and not steps:
@@ -175,8 +191,14 @@ def _asker(
         protocol = given["protocol"] or "latent_match"
         noisy = _under_noise(segmenter, protocol, given["steps"] or [])
         return lambda image: _refer(image, text, segmenter, noisy)
-    network = dense_model(task, name, device, dtype)
     chosen = {key: given[key] for key in _CHOICES[task] if given[key] is not None}
+    if task == "panoptic" and is_open(model, given):
+        look = open_asker(model, given, device, dtype, chosen)
+        return lambda image: _panoptic(look(image))
+    strange = [key for key in VOCABULARY if given[key] is not None]
+    if strange:
+        raise ValueError(f"{strange[0]} needs an open-vocabulary model, got {name}")
+    network = dense_model(task, name, device, dtype)
     if task == "depth":
         return lambda image: _depth(network(image, **chosen))
     if given["text"] is not None:

@@ -11,7 +11,6 @@ from vpd.cli.answer import Answer, plain
 
 if TYPE_CHECKING:
     from vpd.metrics import TagMetrics
-    from vpd.models.clip import CLIP
     from vpd.tags import TagSet
 
 _SHOWN = 5  # of what is missing, as many as are named
@@ -55,6 +54,7 @@ def make(
     """
     from tqdm import tqdm
 
+    from vpd.cli.models import clip_of, foundation_or_refer
     from vpd.tags import ClipTagger, TagSet, write_tags
 
     if out.suffix != ".json":
@@ -67,7 +67,9 @@ def make(
     pictures = _pictures(images, splits)
     if top is None and threshold is None:
         top = 10
-    tagger = ClipTagger(_clip(model, clip, device), known, top=top, threshold=threshold)
+    network = None if clip else foundation_or_refer(model, None, device, "float32")
+    judge = clip_of(network, model, clip, device)
+    tagger = ClipTagger(judge, known, top=top, threshold=threshold)
     found, failed = {}, []
     for name, picture in tqdm(pictures, unit="image", disable=not sys.stderr.isatty()):
         try:
@@ -203,21 +205,6 @@ def _pictures(images: Path | None, splits: list[str] | None) -> list[tuple[str, 
 
     samples = (dense_samples("semantic", "tabletop", split) for split in splits or ())
     return [(sample.id, sample) for scenes in samples for sample in scenes]
-
-
-def _clip(model: str, file: Path | None, device: str) -> CLIP:
-    from vpd.cli.models import foundation_or_refer
-    from vpd.tags import read_clip
-
-    if file is not None:
-        return read_clip(file).to(device)
-    found = foundation_or_refer(model, None, device, "float32")
-    if getattr(found, "clip", None) is None:
-        raise ValueError(
-            f"{model} has no image encoder that shares a space with texts: give --clip, a file "
-            "with both towers of CLIP"
-        )
-    return found.clip  # type: ignore[return-value]
 
 
 def _truth(

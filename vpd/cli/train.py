@@ -9,6 +9,8 @@ from vpd.cli.answer import Answer, plain
 from vpd.train import refer
 from vpd.train.dense_config import DepthTrainConfig, SemanticTrainConfig
 from vpd.train.distributed import join
+from vpd.train.edit_config import EditTrainConfig
+from vpd.train.open_config import OpenTrainConfig
 from vpd.train.panoptic_config import PanopticTrainConfig
 
 
@@ -44,6 +46,18 @@ def train_panoptic(config: PanopticTrainConfig) -> Answer | None:
     return _trained(panoptic.train, config)
 
 
+def train_open_panoptic(config: OpenTrainConfig) -> Answer | None:
+    """Trains an open-vocabulary panoptic segmenter: vpd train open-panoptic --config
+    configs/open/mini_labels.yaml.
+
+    An interrupted run goes on from its last checkpoint when started again. The trained model is
+    the folder OUT/model. Several processes train together, as with vpd train.
+    """
+    from vpd.train import open_panoptic
+
+    return _trained(open_panoptic.train, config)
+
+
 def train_depth(config: DepthTrainConfig) -> Answer | None:
     """Trains a depth estimator: vpd train depth --config configs/depth/mini.yaml.
 
@@ -53,6 +67,17 @@ def train_depth(config: DepthTrainConfig) -> Answer | None:
     from vpd.train import depth
 
     return _trained(depth.train, config)
+
+
+def train_edit(config: EditTrainConfig) -> Answer | None:
+    """Trains an editor of pictures by instruction: vpd train edit --config configs/edit/mini.yaml.
+
+    An interrupted run goes on from its last checkpoint when started again. The trained model is
+    the folder OUT/model. Several processes train together, as with vpd train.
+    """
+    from vpd.train import edit
+
+    return _trained(edit.train, config)
 
 
 def _trained(train: Callable[[Any], dict[str, float]], config: Any) -> Answer | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
-__all__ = ["DenseName", "DenseTask", "dense_names", "dense_samples"]
+__all__ = ["DenseName", "DenseTask", "dense_count", "dense_names", "dense_samples"]
 
 DenseTask = Literal["semantic", "panoptic", "depth"]
 DenseName = Literal[
@@ -125,6 +125,25 @@ def dense_names(
     if names is None:
         raise ValueError("data set 'folder' needs names: a file with the name of a class a line")
     return read_names(names)
+
+
+def dense_count(name: DenseName, split: str) -> int | None:
+    """How many pictures a split has, before it is there: as it is published; None where nothing
+    is."""
+    if name == "tabletop":
+        from vpd.data.tabletop import SPLITS
+
+        return SPLITS[split].count if split in SPLITS else None
+    if name == "nyuv2":
+        from vpd.data.depth import SYNC_COUNTS
+
+        return SYNC_COUNTS.get(split)
+    from vpd.data.semantic import ADE_COUNTS, CITYSCAPES_COUNTS, COCO_COUNTS
+
+    for start, counts in (("ade20k", ADE_COUNTS), ("coco", COCO_COUNTS)):
+        if name.startswith(start):
+            return counts.get(split)
+    return CITYSCAPES_COUNTS.get(split) if name == "cityscapes" else None
 
 
 def _check_name(task: str, name: str) -> None:

@@ -26,7 +26,7 @@ from vpd.images import EXTENSIONS
 
 _MILLIMETRES = 0.001
 _OFFICIAL_COUNTS = {"train": 795, "test": 654}
-_SYNC_COUNTS = {"train": 24231}
+SYNC_COUNTS = {"train": 24231}
 _DEPTHS = (".png", ".tif", ".tiff", ".npy")
 
 
@@ -194,7 +194,7 @@ def find_nyuv2(
     own = base / "scenes.txt"
     scenes = read_names(own) if own.is_file() else class_names("nyuv2")
     variant = "sync" if in_sync else "official_splits"
-    published = (_SYNC_COUNTS if in_sync else _OFFICIAL_COUNTS).get(split)
+    published = (SYNC_COUNTS if in_sync else _OFFICIAL_COUNTS).get(split)
     if own.is_file():
         variant += f", {len(scenes)} scene type(s) of scenes.txt"
         published = _tabletop_count(scenes, split)

@@ -4,6 +4,7 @@ Brooks et al. 2023, sections 3.1.2 and 3.1.3: 100 pairs of each triplet, made wi
 at a random strength and guidance, of which at most four are kept.
 
 ```python
+sampler = PromptToPromptSampler(model)  # vpd.data.edit_sampler
 make_edits("pairs", read_triplets("triplets.jsonl"), sampler, clip=clip)
 ```
 """
@@ -26,7 +27,14 @@ from vpd.images import in_range
 from vpd.metrics.edit import EditScores, edit_scores
 from vpd.models.clip import CLIP
 
-__all__ = ["EditThresholds", "PairSampler", "PairSettings", "make_edits", "pair_settings"]
+__all__ = [
+    "EditThresholds",
+    "PairRanges",
+    "PairSampler",
+    "PairSettings",
+    "make_edits",
+    "pair_settings",
+]
 
 
 @dataclass(frozen=True)
@@ -36,13 +44,33 @@ class PairSettings:
     Attributes:
         seed: of its noise, the same for both pictures.
         p2p_threshold: share of the sampling steps in which the second picture takes the attention
-            of the first, 0.1 to 0.9.
-        cfg_scale: guidance, 7.5 to 15.
+            of the first.
+        cfg_scale: guidance.
     """
 
     seed: int
     p2p_threshold: float
     cfg_scale: float
+
+
+@dataclass(frozen=True)
+class PairRanges:
+    """What the settings of pairs are drawn from, evenly; the defaults are InstructPix2Pix's.
+
+    Attributes:
+        share: least and greatest share of steps with attention of the first picture, 0 to 1.
+        guidance: least and greatest guidance.
+    """
+
+    share: tuple[float, float] = (0.1, 0.9)
+    guidance: tuple[float, float] = (7.5, 15.0)
+
+    def __post_init__(self) -> None:
+        for name, (least, greatest) in (("share", self.share), ("guidance", self.guidance)):
+            if not least <= greatest:
+                raise ValueError(f"{name} must be least and greatest, got {least} and {greatest}")
+        if not (self.share[0] >= 0 and self.share[1] <= 1):
+            raise ValueError(f"share must be within 0..1, got {self.share}")
 
 
 PairSampler = Callable[[Triplet, Sequence[PairSettings]], Iterable[NewPair]]
@@ -87,14 +115,18 @@ class EditThresholds:
         return sorted(kept, key=lambda i: -float(scores.sim_direction[i]))[: self.keep]
 
 
-def pair_settings(index: int, samples: int, seed: int = 0) -> list[PairSettings]:
-    """The settings of a triplet's samples; they depend on its index and the seed alone."""
+def pair_settings(
+    index: int, samples: int, seed: int = 0, ranges: PairRanges | None = None
+) -> list[PairSettings]:
+    """The settings of a triplet's samples; they depend on its index, the seed and the ranges
+    alone."""
+    chosen = ranges or PairRanges()
     rng = random.Random(seed * 2**40 + index)
     return [
         PairSettings(
             seed=dice.below(rng, 2**32),
-            p2p_threshold=dice.uniform(rng, 0.1, 0.9),
-            cfg_scale=dice.uniform(rng, 7.5, 15.0),
+            p2p_threshold=dice.uniform(rng, *chosen.share),
+            cfg_scale=dice.uniform(rng, *chosen.guidance),
         )
         for _ in range(samples)
     ]
@@ -107,6 +139,7 @@ def make_edits(
     *,
     clip: CLIP,
     thresholds: EditThresholds | None = None,
+    ranges: PairRanges | None = None,
     samples: int = 100,
     batch: int = 4,
     part: int = 0,
@@ -121,9 +154,10 @@ def make_edits(
 
     Args:
         root: folder; made if it is missing.
-        sampler: makes the pairs, for instance with Prompt-to-Prompt.
+        sampler: makes the pairs, such as `vpd.data.edit_sampler.PromptToPromptSampler`.
         clip: what they are judged by; the original is ViT-L/14.
         thresholds: which are kept.
+        ranges: what their settings are drawn from.
         samples: pairs made for each triplet.
         batch: how many at a time.
         part, parts: which share of the triplets this process does, see
@@ -146,7 +180,7 @@ def make_edits(
         if is_finished(root, index):
             continue
         kept: list[NewPair] = []
-        for settings in _batches(pair_settings(index, samples, seed), batch):
+        for settings in _batches(pair_settings(index, samples, seed, ranges), batch):
             made = list(sampler(triplets[index], settings))
             if [pair.seed for pair in made] != [s.seed for s in settings]:
                 raise ValueError(

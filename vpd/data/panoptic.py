@@ -22,6 +22,7 @@ from vpd.data.pairs import Pairs, below, files_below
 from vpd.data.panoptic_sets import PanopticDataset
 from vpd.data.panoptic_tables import PanopticTable, read_panoptic
 from vpd.data.semantic import ADE_COUNTS, ADE_FOLDERS, COCO_COUNTS, tabletop_count
+from vpd.data.tabletop.pictures import Trait
 
 PanopticName = Literal["tabletop", "coco-panoptic", "ade20k-panoptic"]
 _DATED = ("train", "val")  # splits whose folders COCO calls train2017 and val2017
@@ -37,6 +38,7 @@ def panoptic_samples(
     cache_dir: Path | None = None,
     workers: int | None = None,
     progress: bool = True,
+    by: Trait = "shape",
 ) -> Any:
     """The pictures of a split with their segments, by the names that commands and configs use.
 
@@ -47,6 +49,7 @@ def panoptic_samples(
         limit: only the first so many.
         cache_dir, workers: as `vpd.data.tabletop.load_split` takes them.
         progress: whether to show a bar while rendering.
+        by: of rendered scenes: what an object's class is, its shape or its colour.
 
     Raises:
         ValueError: on a data set without segments or without its folder; and what readers raise.
@@ -69,8 +72,10 @@ def panoptic_samples(
             raise ValueError(f"split must be one of {', '.join(tabletop.SPLITS)}, got {split!r}")
         count = min(limit or tabletop.SPLITS[split].count, tabletop.SPLITS[split].count)
         return tabletop.panoptic(
-            tabletop.load_split(split, cache_dir, workers, count, progress=progress)
+            tabletop.load_split(split, cache_dir, workers, count, progress=progress), by
         )
+    if by != "shape":
+        raise ValueError(f"by={by} is of rendered scenes of Tabletop, got a data set on disk")
     found = readers[name](root, split)
     return found if limit is None else found[:limit]
 

@@ -28,7 +28,7 @@ from vpd.images import EXTENSIONS
 ADE_FOLDERS = {"train": "training", "val": "validation"}
 ADE_COUNTS = {"train": 20210, "val": 2000}
 COCO_COUNTS = {"train": 118287, "val": 5000}
-_CITYSCAPES_COUNTS = {"train": 2975, "val": 500, "test": 1525}
+CITYSCAPES_COUNTS = {"train": 2975, "val": 500, "test": 1525}
 # Ids 0..181 of the stuffthingmaps without a class: COCO never used these eleven for things.
 _COCO_GAPS = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
 # `labelIds` of Cityscapes in the order of their train ids; all other ids are ignored.
@@ -240,7 +240,7 @@ def cityscapes(root: str | os.PathLike[str], split: str = "val") -> SemanticData
 
 def find_cityscapes(root: str | os.PathLike[str], split: str) -> SemanticDataset:
     """As `cityscapes`, of which labels may be missing (`pairs.missing`)."""
-    _check_split(split, _CITYSCAPES_COUNTS)
+    _check_split(split, CITYSCAPES_COUNTS)
     base, names = below(root, "cityscapes"), class_names("cityscapes")
     images, labels = base / "leftImg8bit" / split, base / "gtFine" / split
     image_key = ending("_leftImg8bit.png", "_leftImg8bit.jpg")
@@ -252,14 +252,14 @@ def find_cityscapes(root: str | os.PathLike[str], split: str) -> SemanticDataset
         classes |= {stored: i for i, stored in enumerate(_CITYSCAPES_IDS)}
         said = f"0..{_CITYSCAPES_LAST_ID}, or 255 (none)"
         variant, coding = "labelIds", mapped(classes, len(names), said)
-    published = _CITYSCAPES_COUNTS[split]
+    published = CITYSCAPES_COUNTS[split]
     return SemanticDataset("cityscapes", split, variant, names, pairs, coding, published)
 
 
 def cityscapes_splits(root: Path) -> list[str]:
     """Splits that have a folder of pictures."""
     found = folders_in(below(root, "cityscapes") / "leftImg8bit")
-    return [split for split in _CITYSCAPES_COUNTS if split in found]
+    return [split for split in CITYSCAPES_COUNTS if split in found]
 
 
 def image_mask_folder(

@@ -73,6 +73,20 @@ class NoiseSchedule:
         :meth:`add_noise`."""
         return self._core.velocity(x0, noise, _timesteps(t, x0))
 
+    def ddim(self, x: Tensor, epsilon: Tensor, t: int | Tensor, to: int | Tensor) -> Tensor:
+        """Samples moved from one timestep to another along DDIM's deterministic way (Song et al.
+        2021, equation 12): any two, up or down, for each row its own.
+
+        Args:
+            x: Samples [B, ...] at timestep ``t``.
+            epsilon: The noise in them as the network says, same shape.
+            t, to: Ints for the whole batch, or int64 [B].
+
+        Raises:
+            ValueError: Shapes that do not fit, or (on the CPU) a timestep outside [0, T).
+        """
+        return self._core.ddim(x, epsilon, _timesteps(t, x), _timesteps(to, x))
+
     def sigma(self, t: float) -> float:
         """``sqrt((1 - alpha_bar) / alpha_bar)`` of a timestep in [0, T - 1], whole or not: between
         two it is interpolated in its logarithm, as k-diffusion does (Karras et al. 2022).

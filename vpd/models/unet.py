@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from vpd._load import core
 from vpd.nn import CoreModule
+
+if TYPE_CHECKING:
+    from vpd.diffusion.control import AttentionControl
 
 __all__ = ["Recompute", "Taps", "UNet", "UNetConfig", "UNetOutput"]
 
@@ -77,6 +80,8 @@ class Taps:
     the selector."""
     tokens: tuple[int, ...] | None = None
     """Keep the maps of these token positions only."""
+    rows: int | None = None
+    """Keep the maps of the first so many rows of the batch only."""
     block_inputs: tuple[str, ...] = ()
     """Blocks (``input_blocks.3``, ``middle_block``, ``output_blocks.5``) whose input is returned;
     an output block's input
@@ -185,7 +190,7 @@ class UNet(CoreModule[UNetConfig]):
         image_index: Tensor | None = None,
         context_mask: Tensor | None = None,
         time_bias: Tensor | None = None,
-        control: None = None,
+        control: AttentionControl | None = None,
         taps: Taps | None = None,
     ) -> UNetOutput:
         """One pass at a given timestep.
@@ -199,14 +204,13 @@ class UNet(CoreModule[UNetConfig]):
                 latent and timestep.
             context_mask: bool [B, N], True = attend. Every row must attend to something.
             time_bias: [B, 4 * model_channels], added to the time embedding.
-            control: Attention control for editing; only None is supported so far.
+            control: What the attention of some rows takes from others:
+                :class:`vpd.diffusion.AttentionControl`.
             taps: What to return; :class:`Taps` () by default.
 
         Raises:
             ValueError: A shape, dtype or tap that this network cannot take.
         """
-        if control is not None:
-            raise ValueError(f"UNet: control must be None, got {type(control).__name__}")
         if not isinstance(timesteps, Tensor):
             timesteps = torch.tensor(timesteps, device=latents.device)
         taps = taps if taps is not None else Taps()
@@ -218,6 +222,7 @@ class UNet(CoreModule[UNetConfig]):
             image_index,
             context_mask,
             time_bias,
+            None if control is None else control._core(),
             taps._core(),
             getattr(core.Recompute, self.recompute),
         )

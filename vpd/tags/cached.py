@@ -5,6 +5,7 @@
 {"<file>": "cube | ball"}                                      # RAM's output, joined
 {"<file>": {"tags": "cube | ball", "caption": "a cube"}}       # Tag2Text's
 {"<file>": {"captions": ["a cube and a ball"]}}                # captions, as TADP keeps them
+{"images": [...], "annotations": [...]}                        # COCO's captions
 ```
 """
 
@@ -114,12 +115,15 @@ class CachedTagger(Tagger):
 
 
 def read_captions(path: str | os.PathLike[str]) -> PictureTable[tuple[str, ...]]:
-    """Captions from a file: ``captions`` (several), ``caption`` (one), or the text itself.
+    """Captions from a file: ``captions`` (several), ``caption`` (one), or the text itself; or
+    COCO's, ``captions_train2017.json``, also beside segments (``coco_captions``).
 
     Raises:
         OSError: It cannot be opened. ValueError: It holds something else.
     """
     said = _read(Path(path))
+    if isinstance(said.get("images"), list) and isinstance(said.get("annotations"), list):
+        said = _of_coco(path, said["images"], said["annotations"])
     return PictureTable(
         str(path), {name: _captions(f"{path}: {name!r}", value) for name, value in said.items()}
     )
@@ -167,6 +171,22 @@ def _tags(where: str, value: Any) -> tuple[Tag, ...]:
     for word, score in zip(words, scores, strict=True):
         best[word.strip()] = max(float(score), best.get(word.strip(), -math.inf))
     return tuple(sorted(best.items(), key=lambda tag: -tag[1]))
+
+
+def _of_coco(
+    path: str | os.PathLike[str], images: list[Any], annotations: list[Any]
+) -> dict[str, Any]:
+    """COCO's captions by file name: one to an annotation, or all of a picture beside its
+    segments."""
+    try:
+        files = {image["id"]: str(image["file_name"]) for image in images}
+        said: dict[str, Any] = {}
+        for own in annotations:
+            texts = own["coco_captions"] if "coco_captions" in own else [own["caption"]]
+            said.setdefault(files[own["image_id"]], []).extend(texts)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path}: expected captions of COCO, but {error} is missing") from error
+    return said
 
 
 def _captions(where: str, value: Any) -> tuple[str, ...]:

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch.distributed as dist
 
 from vpd.metrics import TagMetrics
 from vpd.tasks.dense import DenseConfig, DenseModel
 from vpd.tasks.evaluation import Scored, preset_name
 from vpd.tasks.samples import check_counts
+from vpd.tasks.shares import Group, own_part, speaks
 from vpd.tasks.words import Words
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "check_names",
     "evaluation_of",
     "shared_samples",
-    "together",
 ]
 
 
@@ -70,31 +69,15 @@ def check_names(model: Sequence[str], data: Sequence[str]) -> None:
         )
 
 
-def shared_samples(
-    samples: Any, limit: int | None, group: dist.ProcessGroup | None, progress: bool
-) -> Iterator[Any]:
+def shared_samples(samples: Any, limit: int | None, group: Group, progress: bool) -> Iterator[Any]:
     """This process's share of the pictures."""
     from tqdm import tqdm
 
     check_counts(limit=limit)
-    rank, size = (0, 1) if group is None else (group.rank(), group.size())
-    places = range(min(len(samples), limit or len(samples)))[rank::size]
+    places = own_part(range(min(len(samples), limit or len(samples))), group)
     title = f"{samples.name} {samples.split}"
-    hidden = not progress or rank > 0
+    hidden = not progress or not speaks(group)
     yield from (samples[i] for i in tqdm(places, desc=title, unit="image", disable=hidden))
-
-
-def together(metrics: Any, seconds: float, group: dist.ProcessGroup | None) -> tuple[Any, float]:
-    """What all processes have counted, and their time, in the same order everywhere."""
-    if group is None:
-        return metrics, seconds
-    found: list[Any] = [None] * group.size()
-    dist.all_gather_object(found, (metrics, seconds), group=group)
-    total, spent = found[0]
-    for theirs, more in found[1:]:
-        total.merge(theirs)
-        spent += more
-    return total, spent
 
 
 def evaluation_of(
@@ -159,11 +142,17 @@ class TagScores:
             true = np.isin(np.arange(self._metrics.num_classes), classes)
             self._metrics.update(found[None], true[None])
 
-    def compute(self, group: dist.ProcessGroup | None) -> dict[str, float]:
-        """What all processes have counted."""
-        if self._metrics is None:
+    @property
+    def counts(self) -> list[TagMetrics]:
+        """What was counted, if anything is."""
+        return [] if self._metrics is None else [self._metrics]
+
+    @staticmethod
+    def compute(counts: Sequence[TagMetrics]) -> dict[str, float]:
+        """The scores of :attr:`counts`, those of others added."""
+        if not counts:
             return {}
-        tags, _ = together(self._metrics, 0.0, group)
+        (tags,) = counts
         found = tags.compute()
         chosen = {name: found[name] for name in ("mAP", "OF1")}
         chosen["shuffled/mAP"] = tags.shuffled().compute()["mAP"]

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch.distributed as dist
-
 from vpd.tasks.evaluation import COLUMNS, Evaluation, preset_name, under
 from vpd.tasks.refer import ReferSegmenter
+from vpd.tasks.shares import Group
 from vpd.tasks.timesteps import evaluate_timesteps
 
 __all__ = ["COLUMNS", "Evaluation", "evaluate_refer", "preset_name", "under"]
@@ -22,7 +21,7 @@ def evaluate_refer(
     text_blind: bool = False,
     limit: int | None = None,
     progress: bool = True,
-    group: dist.ProcessGroup | None = None,
+    group: Group = None,
 ) -> Evaluation:
     """Scores every (object, sentence) pair of a split under the model's own noise protocol
     (specification of LAVT and VPD: see :mod:`vpd.metrics`).
@@ -40,7 +39,7 @@ def evaluate_refer(
             (``text_blind/...``).
         limit: Only the first so many pictures.
         progress: Show a bar.
-        group: Processes that share the work: see :func:`vpd.tasks.timesteps.evaluate_timesteps`.
+        group: Who shares the work: see :func:`vpd.tasks.timesteps.evaluate_timesteps`.
 
     Raises:
         ValueError: ``batch`` or ``limit`` below 1.

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
 from vpd.metrics import DepthMetrics, SemanticMetrics
 from vpd.metrics.depth import DepthCrop
@@ -21,10 +20,10 @@ from vpd.tasks.dense_evaluation import (
     check_names,
     evaluation_of,
     shared_samples,
-    together,
 )
 from vpd.tasks.depth import DepthEstimator
 from vpd.tasks.semantic import SemanticSegmenter
+from vpd.tasks.shares import Group, together
 from vpd.tasks.words import words_of
 
 __all__ = ["DenseEvaluation", "evaluate_depth", "evaluate_semantic"]
@@ -44,7 +43,7 @@ def evaluate_semantic(
     per_class: bool = False,
     floors: Any = None,
     progress: bool = True,
-    group: dist.ProcessGroup | None = None,
+    group: Group = None,
 ) -> DenseEvaluation:
     """Scores a semantic segmenter (:class:`vpd.metrics.SemanticMetrics`).
 
@@ -61,7 +60,7 @@ def evaluate_semantic(
         floors: Samples of the training split: ``floor/mIoU`` then is that of its most frequent
             class, predicted everywhere.
         progress: Show a bar.
-        group: Processes that share the pictures; all return the scores of all.
+        group: Who shares the pictures; all processes return the scores of all.
 
     Raises:
         ValueError: Names of classes that are not the model's, and what the model's call raises.
@@ -81,8 +80,8 @@ def evaluate_semantic(
         seconds += time.perf_counter() - start
         metrics.update(result.classes, label)
         tags.update(image, said, label)
-    metrics, seconds = together(metrics, seconds, group)
-    scores = metrics.compute(per_class=per_class) | tags.compute(group)
+    (metrics, *told), seconds = together([metrics, *tags.counts], seconds, group)
+    scores = metrics.compute(per_class=per_class) | tags.compute(told)
     if floors is not None:
         scores["floor/mIoU"] = _majority(floors, samples, limit, metrics)
     test = {"mode": mode, "scales": list(scales), "flip": flip, "window": model.config.image_size}
@@ -100,7 +99,7 @@ def evaluate_depth(
     limit: int | None = None,
     floors: Any = None,
     progress: bool = True,
-    group: dist.ProcessGroup | None = None,
+    group: Group = None,
 ) -> DenseEvaluation:
     """Scores a depth estimator (:class:`vpd.metrics.DepthMetrics`).
 
@@ -114,7 +113,7 @@ def evaluate_depth(
         floors: Samples of the training split: ``floor/...`` then are the scores of their mean depth
             at each place.
         progress: Show a bar.
-        group: Processes that share the pictures; all return the scores of all.
+        group: Who shares the pictures; all processes return the scores of all.
 
     Raises:
         ValueError: A type of scene that the model does not know, and what the model's call raises.
@@ -134,7 +133,7 @@ def evaluate_depth(
         found = model(image, scene=samples.scenes[sample.scene], windows=windows, flip=flip)
         seconds += time.perf_counter() - start
         metrics.update(found.depth_m[None], depth_m[None])
-    metrics, seconds = together(metrics, seconds, group)
+    (metrics,), seconds = together([metrics], seconds, group)
     scores = metrics.compute()
     if floors is not None:
         scores |= _mean_map(floors, samples, limit, DepthMetrics(max_depth=10.0, crop=crop))

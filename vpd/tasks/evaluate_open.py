@@ -7,12 +7,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import torch.distributed as dist
-
-from vpd.tasks.dense_evaluation import DenseEvaluation, shared_samples, together
+from vpd.tasks.dense_evaluation import DenseEvaluation, shared_samples
 from vpd.tasks.evaluate_panoptic import PanopticScores, floor_scores
 from vpd.tasks.open_panoptic import OpenPanopticSegmenter
-from vpd.vocabulary import Vocabulary
+from vpd.tasks.shares import Group, together
+from vpd.vocabulary import Vocabulary, data_vocabulary
 
 __all__ = ["evaluate_open", "mixed_up"]
 
@@ -26,13 +25,14 @@ def evaluate_open(
     vocabulary: Vocabulary | None = None,
     *,
     shuffled: bool = False,
+    without_clip: bool = False,
     min_score: float | None = None,
     min_overlap: float | None = None,
     limit: int | None = None,
     per_class: bool = False,
     floors: Any = None,
     progress: bool = True,
-    group: dist.ProcessGroup | None = None,
+    group: Group = None,
 ) -> DenseEvaluation:
     """Scores an open-vocabulary panoptic segmenter as :func:`vpd.tasks.evaluate_panoptic` does.
 
@@ -40,20 +40,23 @@ def evaluate_open(
     that share a name with one that the model was trained on, ``held_out/PQ`` ... of the other
     things, where there are such. With ``shuffled``, ``shuffled/held_out/PQ`` ... are of the same
     pictures when the names of all things are mixed up (:func:`mixed_up`): what is left is not
-    owed to words.
+    owed to words. ``no_clip/PQ``, ``no_clip/held_out/PQ``, ``no_clip/shuffled/held_out/PQ`` ... are
+    of the same masks by the trained branch alone.
 
     Args:
         model: Any.
         samples: Pictures with segments: :mod:`vpd.data.panoptic`, or
             ``vpd.data.tabletop.panoptic``.
-        vocabulary: Names of the data set's classes, in their order; its own ones by default.
-        shuffled: Look at every picture once more, with names mixed up.
+        vocabulary: Names of the data set's classes, in their order; by default
+            :func:`vpd.vocabulary.data_vocabulary`.
+        shuffled: Read every picture's masks once more, with names mixed up.
+        without_clip: Read them once more without what CLIP says, where it has a say.
         min_score, min_overlap: As the model's call takes them.
         limit: Only the first so many pictures.
         per_class: Also the scores of each class.
         floors: As for :func:`vpd.tasks.evaluate_panoptic.evaluate_panoptic`.
         progress: Show a bar.
-        group: Processes that share the pictures; all return the scores of all.
+        group: Who shares the pictures; all processes return the scores of all.
 
     Raises:
         ValueError: A vocabulary of another length than the data set's classes, or one that
@@ -61,7 +64,8 @@ def evaluate_open(
     """
     names, things = tuple(samples.names), tuple(samples.things)
     if vocabulary is None:
-        vocabulary = Vocabulary(tuple((name,) for name in names), things)
+        by = getattr(samples, "by", "shape")
+        vocabulary = data_vocabulary(samples.name, names, things, by)
     if len(vocabulary) != len(names) or vocabulary.things != things:
         raise ValueError(
             f"vocabulary: expected names and things of {len(names)} classes in their order "
@@ -70,38 +74,44 @@ def evaluate_open(
     asked = {"": model.sought(vocabulary)}
     if shuffled:
         asked["shuffled/"] = model.sought(mixed_up(vocabulary))
+    if without_clip and model.config.clip_branch != "none":
+        alone = {f"no_clip/{k}": one._replace(clip_texts=None) for k, one in asked.items()}
+        asked |= alone
     scores = {prefix: PanopticScores(names, things) for prefix in asked}
     seconds = 0.0
     for sample in shared_samples(samples, limit, group, progress):
         image, label = sample.read()
         instances = sample.read_instances()
-        for prefix, sought in asked.items():
-            start = time.perf_counter()
-            found = model.panoptic(image, sought, min_score=min_score, min_overlap=min_overlap)
-            seconds += 0.0 if prefix else time.perf_counter() - start
-            scores[prefix].update(found, found.classes, label)
-            scores[prefix].instances.update(found.instances, instances)
+        start = time.perf_counter()
+        every = model.each(
+            image, list(asked.values()), min_score=min_score, min_overlap=min_overlap
+        )
+        seconds += time.perf_counter() - start
+        for own, found in zip(scores.values(), every, strict=True):
+            own.add(found, label, instances)
     seen = asked[""].seen
     metrics: dict[str, float] = {}
-    for prefix, own in scores.items():
-        counted, spent = together(own, 0.0 if prefix else seconds, group)
-        seconds = seconds if prefix else spent
-        every = counted.compute(per_class=True)
+    every_count, seconds = together(list(scores.values()), seconds, group)
+    for prefix, counted in zip(scores, every_count, strict=True):
+        of_all = counted.compute(per_class=True)
         for part, wanted in (("seen", True), ("held_out", False)):
             chosen = [
                 name
                 for name, thing, known in zip(names, things, seen, strict=True)
                 if thing and known == wanted
             ]
-            means = _means(every, chosen) if chosen else {}
+            means = _means(of_all, chosen) if chosen else {}
             metrics |= {f"{prefix}{part}/{name}": value for name, value in means.items()}
         if not prefix:
-            metrics = {k: v for k, v in every.items() if per_class or "/" not in k} | metrics
+            metrics = {k: v for k, v in of_all.items() if per_class or "/" not in k} | metrics
+        elif not prefix.endswith("shuffled/"):
+            metrics |= {f"{prefix}{name}": of_all[name] for name in ("PQ", "mAP", "mIoU")}
     if floors is not None:
         metrics |= floor_scores(floors, samples, limit)
     config, images = model.config, int(metrics["n"])
     protocol = {
         "task": "open-panoptic",
+        "backbone": "unet",
         "preset": "odise",
         "noise": [noise.to_dict() for noise in config.noises],
         "test": {

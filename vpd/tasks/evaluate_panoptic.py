@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch.distributed as dist
 
-from vpd.data.segments import PanopticLabel, Segment, SegmentMap
+from vpd.data.segments import Instance, PanopticLabel, Segment, SegmentMap
 from vpd.metrics import InstanceMetrics, PanopticMetrics, SemanticMetrics
 from vpd.tasks.dense_evaluation import (
     DenseEvaluation,
@@ -19,9 +18,10 @@ from vpd.tasks.dense_evaluation import (
     check_names,
     evaluation_of,
     shared_samples,
-    together,
 )
 from vpd.tasks.panoptic import PanopticSegmenter
+from vpd.tasks.panoptic_results import PanopticResult
+from vpd.tasks.shares import Group, together
 from vpd.tasks.words import words_of
 
 __all__ = ["PanopticScores", "evaluate_panoptic", "floor_scores"]
@@ -40,7 +40,7 @@ def evaluate_panoptic(
     per_class: bool = False,
     floors: Any = None,
     progress: bool = True,
-    group: dist.ProcessGroup | None = None,
+    group: Group = None,
 ) -> DenseEvaluation:
     """Scores a panoptic segmenter: PQ, SQ and RQ of all classes, things and stuff
     (:class:`vpd.metrics.PanopticMetrics`), mask AP of its objects
@@ -60,7 +60,7 @@ def evaluate_panoptic(
         floors: Samples of the training split: ``floor/PQ`` and ``floor/mIoU`` then are those of the
             class that is most frequent there at each place; all pictures must have one size.
         progress: Show a bar.
-        group: Processes that share the pictures; all return the scores of all.
+        group: Who shares the pictures; all processes return the scores of all.
 
     Raises:
         ValueError: Names of classes, or which of them are things, that are not the model's, and
@@ -83,11 +83,10 @@ def evaluate_panoptic(
         start = time.perf_counter()
         result = model(image, words=said, min_score=min_score, min_overlap=min_overlap)
         seconds += time.perf_counter() - start
-        scores.update(result, result.classes, label)
-        scores.instances.update(result.instances, sample.read_instances())
+        scores.add(result, label, sample.read_instances())
         tags.update(image, said, np.array([s.category for s in label.segments], np.int64))
-    scores, seconds = together(scores, seconds, group)
-    found = scores.compute(per_class) | tags.compute(group)
+    (scores, *told), seconds = together([scores, *tags.counts], seconds, group)
+    found = scores.compute(per_class) | tags.compute(told)
     if floors is not None:
         found |= floor_scores(floors, samples, limit)
     test = {
@@ -110,10 +109,21 @@ class PanopticScores:
     """
 
     def __init__(self, names: Sequence[str], things: Sequence[bool]) -> None:
+        self._names, self._things = names, things
         self.segments = PanopticMetrics(things, names)
         self.instances = InstanceMetrics(len(names), names)
         self.ignore = 255 if len(names) <= 255 else len(names)
         self.semantic = SemanticMetrics(len(names), self.ignore, "d2", names)
+
+    def add(
+        self, found: PanopticResult, label: PanopticLabel, instances: Sequence[Instance]
+    ) -> None:
+        """Adds a picture's segments, classes and objects; sums over its segments as one number, so
+        that they are the same wherever it was counted."""
+        one = PanopticScores(self._names, self._things)
+        one.update(found, found.classes, label)
+        one.instances.update(found.instances, instances)
+        self.merge(one)
 
     def update(self, found: SegmentMap, classes: np.ndarray, label: PanopticLabel) -> None:
         """Adds a picture's segments and classes."""

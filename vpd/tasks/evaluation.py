@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeVar, cast
 
 from torch import nn
 
 from vpd.protocol import PRESETS, NoiseSpec
+from vpd.tasks.denoising import Denoising
 from vpd.tasks.refer import ReferSegmenter
 from vpd.tasks.refer_scores import Scores
 from vpd.tasks.samples import ReferSamples
@@ -88,7 +89,10 @@ class Evaluation(Scored):
                 yield f"{kind}/", "empty sentence" if kind == "text_blind" else f"  {kind}"
 
 
-_USUAL = {"text_adapter": True, "image_norm": "half", "attn_fusion": "mean", "attn_t_ensemble": []}
+_USUAL: dict[str, Any] = {
+    "text_adapter": True, "image_norm": "half", "attn_fusion": "mean", "attn_t_ensemble": [],
+    "denoise": None,
+}  # fmt: skip
 
 
 def _unusual(protocol: dict[str, Any]) -> list[str]:
@@ -114,15 +118,17 @@ def under(
     image_norm: Literal["half", "none"] | None = None,
     text_adapter: bool | None = None,
     attn_t_ensemble: Sequence[int] | None = None,
+    denoise: Denoising | None = None,
 ) -> M:
     """The same task model, sharing its weights, under another noise protocol or with parts of what
-    surrounds the networks switched; None leaves a choice as it is. ``attn_t_ensemble`` is referring
-    segmentation's alone."""
+    surrounds the networks switched; None leaves a choice as it is. ``attn_t_ensemble`` and
+    ``denoise`` are referring segmentation's alone."""
     chosen: dict[str, Any] = {
         "noise": noise,
         "image_norm": image_norm,
         "text_adapter": text_adapter,
         "attn_t_ensemble": None if attn_t_ensemble is None else tuple(attn_t_ensemble),
+        "denoise": denoise,
     }
     twin: Any = copy.copy(model)
     twin.config = replace(twin.config, **{k: v for k, v in chosen.items() if v is not None})
@@ -170,6 +176,7 @@ def _protocol(model: ReferSegmenter) -> dict[str, Any]:
         "attention": list(config.map_strides),
         "attn_fusion": config.attn_fusion,
         "attn_t_ensemble": list(config.attn_t_ensemble),
+        "denoise": None if config.denoise is None else asdict(config.denoise),
         "scale_factor": config.scale_factor,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": model.device.type,

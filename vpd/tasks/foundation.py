@@ -15,7 +15,9 @@ from vpd.models.unet import UNet, UNetConfig
 from vpd.tokens import tokenize
 
 if TYPE_CHECKING:
-    from vpd.diffusion import NoiseSource, Sampler, StepWatcher
+    from collections.abc import Sequence
+
+    from vpd.diffusion import Controller, MapWatcher, NoiseSource, Sampler, StepWatcher
 
 __all__ = ["Foundation", "FoundationConfig"]
 
@@ -64,6 +66,7 @@ class Foundation(nn.Module):
         sampler: Sampler | None = None,
         noise: NoiseSource | None = None,
         on_step: StepWatcher | None = None,
+        maps: MapWatcher | None = None,
     ) -> Tensor:
         """Draws one image per caption with classifier-free guidance.
 
@@ -76,6 +79,7 @@ class Foundation(nn.Module):
             noise: Source of the noise instead of a generator: with
                 :class:`vpd.diffusion.SampleNoise` an image does not depend on its batch.
             on_step: Told after every step.
+            maps: Shown cross-attention in every step, such as :class:`vpd.diffusion.HeatMaps`.
 
         Returns:
             [B, 3, image_size, image_size] in [-1, 1].
@@ -92,6 +96,7 @@ class Foundation(nn.Module):
             sampler=sampler,
             noise=noise,
             on_step=on_step,
+            maps=maps,
         )
 
     @torch.no_grad()
@@ -101,13 +106,23 @@ class Foundation(nn.Module):
         empty: Tensor,
         *,
         steps: int = 50,
-        guidance: float = 4.0,
+        guidance: float | Sequence[float] = 4.0,
         generator: torch.Generator | None = None,
         sampler: Sampler | None = None,
         noise: NoiseSource | None = None,
         on_step: StepWatcher | None = None,
+        control: Controller | None = None,
+        maps: MapWatcher | None = None,
     ) -> Tensor:
-        """:meth:`sample` from token states [B, N, C] of captions and [1, N, C] of the empty one."""
+        """:meth:`sample` from token states [B, N, C] of captions and [1, N, C] of the empty one.
+
+        Args:
+            states, empty: Those.
+            guidance: One for all, or one for each caption.
+            control: What the attention of some rows takes from others, such as
+                :class:`vpd.diffusion.PromptToPrompt`.
+            steps, generator, sampler, noise, on_step, maps: As there.
+        """
         from vpd.diffusion import START, GuidedUNet, Sampler, generator_noise, sample
 
         if noise is not None and generator is not None:
@@ -115,7 +130,9 @@ class Foundation(nn.Module):
         sampler = sampler or Sampler("ddim", steps)
         noise = noise or generator_noise(generator)
         size = self.config.image_size // 2 ** (len(self.config.vae.ch_mult) - 1)
-        unet = GuidedUNet(self.unet, states, empty, text_guidance=guidance)
+        unet = GuidedUNet(
+            self.unet, states, empty, text_guidance=guidance, control=control, maps=maps
+        )
         shape = (len(states), self.config.unet.in_channels, size, size)
         start = sampler.initial_scale * noise(START, torch.empty(shape, device=states.device))
         latents = sample(unet, sampler, start, noise, on_step=on_step)

@@ -45,9 +45,17 @@ class Sought(NamedTuple):
     texts: Tensor
     """[S, D], of all its names for the trained branch."""
     clip_texts: Tensor | None
-    """The same for CLIP; None without that branch."""
+    """The same for CLIP; None to leave what it says out."""
     seen: tuple[bool, ...]
     """By category, whether the model was trained on it."""
+
+
+class _Masks(NamedTuple):
+    """What the networks make of a picture, before words are compared with it."""
+
+    out: OdiseOutput
+    clip: Tensor | None
+    """[B, Q, D], CLIP's view of each mask; None where nobody asks for it."""
 
 
 class OpenPanopticSegmenter(OdiseFeatures[OpenPanopticConfig]):
@@ -144,29 +152,32 @@ class OpenPanopticSegmenter(OdiseFeatures[OpenPanopticConfig]):
             Logits of categories [B, Q, K + 1], "no object" last, CLIP's opinion included; of masks
             [B, Q, h, w], a grid over the padded picture.
         """
+        found = self._found(image, clip=sought.clip_texts is not None)
+        return self._compared(found, sought), found.out.masks[-1]
+
+    def _found(self, image: Tensor, clip: bool) -> _Masks:
         padded = pad_to_multiple(image, self._padding)
         out = self.masks(padded, last_only=True)
-        masks, owners = out.masks[-1], sought.vocabulary.owners
+        encoder, branch = self.clip["image"], self.config.clip_branch
+        if not clip or branch == "none":
+            return _Masks(out, None)
+        assert isinstance(encoder, CLIPImageEncoder)
+        return _Masks(out, mask_embeddings(encoder, 2 * padded - 1, out.masks[-1], branch=branch))
+
+    def _compared(self, found: _Masks, sought: Sought) -> Tensor:
+        """Logits of categories [B, Q, K + 1]."""
+        out, owners = found.out, sought.vocabulary.owners
         (scores,) = self.words(out.embeddings, sought.texts.to(self.dtype), owners, out.scale)
         if self.config.supervision == "labels":
             nothing, scores = scores.softmax(-1)[..., -1], scores[..., :-1]
         else:
             nothing = out.logits[-1].softmax(-1)[..., -1]
-        if sought.clip_texts is not None:
-            other = self._clip_scores(padded, masks, sought.clip_texts, owners)
+        if sought.clip_texts is not None and found.clip is not None:
+            scale = self.clip.get_buffer("logit_scale").exp().clamp(max=_MOST)
+            other = category_logits(found.clip, sought.clip_texts.to(found.clip), owners, scale)
             weights = {"alpha": self.config.alpha, "beta": self.config.beta}
             scores = geometric_mean(scores, other, sought.seen, **weights)
-        return with_no_object(scores, nothing), masks
-
-    def _clip_scores(
-        self, image: Tensor, masks: Tensor, texts: Tensor, owners: Sequence[int]
-    ) -> Tensor:
-        encoder, branch = self.clip["image"], self.config.clip_branch
-        assert isinstance(encoder, CLIPImageEncoder)
-        assert branch != "none"
-        seen = mask_embeddings(encoder, 2 * image - 1, masks, branch=branch)
-        scale = self.clip.get_buffer("logit_scale").exp().clamp(max=_MOST)
-        return category_logits(seen, texts.to(seen), owners, scale)
+        return with_no_object(scores, nothing)
 
     def panoptic(
         self,
@@ -196,6 +207,21 @@ class OpenPanopticSegmenter(OdiseFeatures[OpenPanopticConfig]):
             ValueError, TypeError, OSError: A picture that cannot be read, a vocabulary without
                 names, or a share out of range.
         """
+        (found,) = self.each(
+            image, [vocabulary], min_score=min_score, min_overlap=min_overlap, top=top
+        )
+        return found
+
+    def each(
+        self,
+        image: Any,
+        vocabularies: Sequence[Vocabulary | str | Sequence[str] | Sought | None],
+        *,
+        min_score: float | None = None,
+        min_overlap: float | None = None,
+        top: int = 100,
+    ) -> list[PanopticResult]:
+        """:meth:`panoptic` under several vocabularies; the networks see the picture once."""
         config = self.config
         options = asked(config, min_score, min_overlap, top)
         picture, pixels = whole_picture(image, config.test_size, config.max_size)
@@ -205,21 +231,27 @@ class OpenPanopticSegmenter(OdiseFeatures[OpenPanopticConfig]):
         self.eval()
         try:
             with torch.inference_mode():
-                if not isinstance(vocabulary, Sought):
-                    vocabulary = self.sought(vocabulary)
-                logits, masks = self.logits(pixels.to(self.device, self.dtype), vocabulary)
+                asked_for = [
+                    one if isinstance(one, Sought) else self.sought(one) for one in vocabularies
+                ]
+                clip = any(one.clip_texts is not None for one in asked_for)
+                found = self._found(pixels.to(self.device, self.dtype), clip)
+                logits = [self._compared(found, one)[0].float() for one in asked_for]
         finally:
             self.train(training)
-        return PanopticResult.from_masks(
-            picture,
-            logits[0].float(),
-            masks[0].float(),
-            vocabulary.vocabulary.names,
-            vocabulary.vocabulary.things,
-            padded=padded_size(used, self._padding),
-            used=used,
-            **options._asdict(),
-        )
+        return [
+            PanopticResult.from_masks(
+                picture,
+                own,
+                found.out.masks[-1][0].float(),
+                one.vocabulary.names,
+                one.vocabulary.things,
+                padded=padded_size(used, self._padding),
+                used=used,
+                **options._asdict(),
+            )
+            for one, own in zip(asked_for, logits, strict=True)
+        ]
 
     def forward(  # type: ignore[override]
         self, image: Any, vocabulary: Any = None, **options: Any

@@ -18,6 +18,7 @@ from vpd.models.clip_text import CLIPTextEncoder
 from vpd.models.refer_decoder import ReferDecoder, ReferDecoderConfig
 from vpd.models.unet import Taps, UNet, UNetOutput, feature_dims
 from vpd.noise import encode_under
+from vpd.tasks.denoising import denoised
 from vpd.tasks.refer_config import ReferConfig
 from vpd.tasks.results import ReferResult, WordMaps
 from vpd.tokens import tokenize
@@ -129,6 +130,19 @@ class ReferSegmenter(nn.Module):
             fusion=config.attn_fusion,
             map_grad=config.map_grad,  # type: ignore[arg-type]
         )
+        if config.denoise is not None:
+            guided = config.denoise.guidance != 1
+            return denoised(
+                self.unet,
+                latents,
+                told[0],
+                context,
+                self._empty_context() if guided else None,
+                config.denoise,
+                scale=config.scale_factor / config.noise.latent_scale,
+                image_index=image_index,
+                taps=taps,
+            )
         if not config.attn_t_ensemble:
             return self.unet(latents, told[0], context, image_index=image_index, taps=taps)
         own, *others = latents.unbind(1)
@@ -141,6 +155,10 @@ class ReferSegmenter(nn.Module):
         taps = replace(taps, attention=())
         out = self.unet(own, told[0], context, image_index=image_index, taps=taps)
         return replace(out, attention=means)
+
+    def _empty_context(self) -> Tensor:
+        with torch.no_grad():
+            return self.context(self.encode_text([""]))
 
     def _maps(
         self,

@@ -10,6 +10,7 @@ from vpd.models.autoencoder import AutoencoderConfig
 from vpd.models.clip_text import CLIPTextConfig
 from vpd.models.unet import UNetConfig
 from vpd.protocol import NoiseSpec
+from vpd.tasks.denoising import Denoising, check_denoising
 
 __all__ = ["ReferConfig", "check_maps"]
 
@@ -37,6 +38,9 @@ class ReferConfig:
     attn_t_ensemble: tuple[int, ...] = ()
     """If given, maps are averaged over passes of the U-Net at these timesteps, each under the
     noise protocol at that timestep; features remain those of the protocol's own."""
+    denoise: Denoising | None = None
+    """If given, the protocol's noise on the latents is removed again step by step, guided by the
+    sentence; features are of the last step, maps averaged over all."""
     map_scale: float = 1.0
     """What maps are multiplied with before the decoder. VPD: 1; token_length brings their mean to
     1."""
@@ -58,6 +62,7 @@ class ReferConfig:
                     f"ReferConfig.{name} must be one of {allowed}, got {getattr(self, name)!r}"
                 )
         check_maps(self.attention, self.attn_fusion, self.attn_t_ensemble, self.noise)
+        check_denoising(self.denoise, self.noise, self.attn_t_ensemble)
 
     @property
     def map_strides(self) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from vpd.models.adapters import TextAdapter
 from vpd.models.clip_text import CLIPTextEncoder
 from vpd.models.refer_decoder import ReferDecoder
 from vpd.nn import channels_last
+from vpd.tasks.editor import Editor, EditorConfig
 from vpd.tasks.foundation import Foundation, FoundationConfig
 from vpd.tasks.open_config import OpenPanopticConfig
 from vpd.tasks.open_panoptic import OpenPanopticSegmenter
@@ -25,11 +26,15 @@ from vpd.tokens import tokenize
 from vpd.vocabulary import label_set
 from vpd.weights import FileInfo, StateDict, load_weights, read_state_dict
 
-__all__ = ["build_foundation", "build_open_panoptic", "build_refer", "holds_refer_head"]
+__all__ = [
+    "build_editor", "build_foundation", "build_open_panoptic", "build_refer", "fill_open_panoptic",
+    "holds_refer_head", "task_of_weights",
+]  # fmt: skip
 
 Model = TypeVar("Model", bound=nn.Module)
 Sources = list[tuple[StateDict, FileInfo]]
 _HEAD = ("adapter.", "decoder.")
+_FIRST = ("input_blocks.0.0.weight", "conv_in.weight")  # of a U-Net
 _CLIP = ("clip", "clip-text", "clip-vision", "openai-clip")
 _SCALE = "clip.logit_scale"
 _FROZEN = ("vae.", "unet.", "clip.", "empty_states")  # of ODISE
@@ -97,6 +102,60 @@ def build_foundation(
     return channels_last(_load(model, sources, optional=())).eval()
 
 
+def build_editor(
+    weights: Sequence[str | Path],
+    *,
+    token_length: int | None = None,
+    average: bool | None = None,
+    config: EditorConfig | None = None,
+) -> Editor:
+    """A full-size editor.
+
+    Args:
+        weights: Files or folders, later ones on top of earlier ones: InstructPix2Pix, or to train
+            one Stable Diffusion v1, whose U-Net gets channels for the picture with weights of 0.
+            Another autoencoder may follow.
+        token_length: Tokens of an instruction, 77 if None.
+        average: Use the moving average of the U-Net's weights; None: InstructPix2Pix' if it is in
+            the file (:func:`vpd.load_weights`).
+        config: Of another model than InstructPix2Pix.
+
+    Raises:
+        OSError: A file that cannot be read.
+        ValueError: No file at all, a damaged one, a part that none of them brings, or no average
+            where one is asked for.
+    """
+    config = config or EditorConfig()
+    if token_length is not None:
+        config = replace(config, token_length=token_length)
+    sources = _read(weights)
+    if average and all(info.layout != "sd" for _, info in sources):
+        found = ", ".join(f"{info.path} ({info.layout})" for _, info in sources)
+        raise ValueError(f"expected a single file with moving averages (model_ema.*), got {found}")
+    if _sees_no_picture(sources):
+        own = FoundationConfig(
+            replace(config.unet, in_channels=config.unet.out_channels), config.vae, config.text,
+            config.image_size, config.token_length, config.scale_factor,
+        )  # fmt: skip
+        with torch.device("meta"):
+            base = Foundation(own)
+        return Editor.from_foundation(_load(base.to_empty(device="cpu"), sources, (), average))
+    with torch.device("meta"):
+        model = Editor(config)
+    return channels_last(_load(model.to_empty(device="cpu"), sources, (), average)).eval()
+
+
+def _sees_no_picture(sources: Sources) -> bool:
+    """Whether the U-Net among some files, the last if there are several, has 4 input channels."""
+    found = [
+        tensor.shape[1]
+        for tensors, _ in sources
+        for name, tensor in tensors.items()
+        if name.endswith(_FIRST) and "coder." not in name and tensor.dim() == 4
+    ]
+    return bool(found) and found[-1] == 4
+
+
 def build_open_panoptic(
     weights: Sequence[str | Path], *, config: OpenPanopticConfig | None = None
 ) -> OpenPanopticSegmenter:
@@ -114,33 +173,65 @@ def build_open_panoptic(
         ValueError: A damaged file, or a part that none of them brings.
     """
     sources = _read(weights)
+    trained = [tensors for tensors, info in sources if info.layout == "odise"]
+    config = config or (_odise_config(trained[-1]) if trained else OpenPanopticConfig())
+    with torch.device("meta"):
+        model = OpenPanopticSegmenter(config)
+    model.to_empty(device="cpu")
+    _fill_open(model, sources, whole=True)
+    return channels_last(model).eval()
+
+
+def fill_open_panoptic(model: OpenPanopticSegmenter, weights: Sequence[str | Path]) -> bool:
+    """Gives an open-vocabulary segmenter its frozen networks, in place, and what was trained if an
+    ODISE checkpoint is among the files.
+
+    Args:
+        model: Of their size.
+        weights: As for :func:`build_open_panoptic`.
+
+    Returns:
+        Whether there is such a checkpoint.
+
+    Raises:
+        OSError, ValueError: As :func:`build_open_panoptic`.
+    """
+    return _fill_open(model, _read(weights), whole=False)
+
+
+def _fill_open(model: OpenPanopticSegmenter, sources: Sources, whole: bool) -> bool:
     trained = [source for source in sources if source[1].layout == "odise"]
     clip = [source for source in sources if source[1].layout in _CLIP]
     frozen = [source for source in sources if source[1].layout not in ("odise", *_CLIP)]
-    if not (trained and clip and frozen):
+    if not (clip and frozen and (trained or not whole)):
         found = ", ".join(f"{info.path} ({info.layout})" for _, info in sources)
-        raise ValueError(
-            f"expected Stable Diffusion v1, CLIP and an official ODISE checkpoint, got {found}"
-        )
-    config = config or _odise_config(trained[-1][0])
+        odise = " and an official ODISE checkpoint" if whole else ""
+        comma = "," if whole else " and"
+        raise ValueError(f"expected Stable Diffusion v1{comma} CLIP{odise}, got {found}")
+    # Of the same shape as CLIP's, but for the projection.
     with torch.device("meta"):
-        model = OpenPanopticSegmenter(config)
-        # Of the same shape as CLIP's, but for the projection.
-        text = CLIPTextEncoder(replace(config.text, projection_dim=None))
-    for net in (model, text):
-        net.to_empty(device="cpu")
+        text = CLIPTextEncoder(replace(model.config.text, projection_dim=None))
+    text.to_empty(device="cpu")
     _load(nn.ModuleDict({"vae": model.vae, "unet": model.unet, "text": text}), frozen, optional=())
-    empty = tokenize([""], length=config.token_length).ids
+    empty = tokenize([""], length=model.config.token_length).ids
     with torch.no_grad():
         model.empty_states.copy_(text(empty).hidden[0])
         model.clip.get_buffer("logit_scale").fill_(math.log(100))  # where a file lacks it
     _load(nn.ModuleDict({"clip": model.clip}), clip, optional=(_SCALE,))
-    return channels_last(_load(model, trained, optional=_FROZEN)).eval()
+    if trained:
+        _load(model, trained, optional=_FROZEN)
+    return bool(trained)
 
 
 def holds_refer_head(weights: Sequence[str | Path]) -> bool:
     """Whether an official VPD referring checkpoint is among the files."""
     return any(info.layout == "vpd-refer" for _, info in _read(weights))
+
+
+def task_of_weights(weights: Sequence[str | Path]) -> str:
+    """``open-panoptic`` where an official ODISE checkpoint is among the files, else ``refer``."""
+    odise = any(info.layout == "odise" for _, info in _read(weights))
+    return "open-panoptic" if odise else "refer"
 
 
 def _read(weights: Sequence[str | Path]) -> Sources:
@@ -149,13 +240,16 @@ def _read(weights: Sequence[str | Path]) -> Sources:
     return [read_state_dict(path) for path in weights]
 
 
-def _load(model: Model, sources: Sources, optional: tuple[str, ...]) -> Model:
+def _load(
+    model: Model, sources: Sources, optional: tuple[str, ...], average: bool | None = None
+) -> Model:
     """Loads each source on top of the ones before; all of the model but ``optional`` must come
-    from one of them."""
+    from one of them. ``average`` is about sources with a U-Net of Stable Diffusion's."""
     missing = set(model.state_dict())
     for tensors, info in sources:
         try:
-            report = load_weights(model, tensors, strict=False)
+            wanted = average if info.layout == "sd" else None
+            report = load_weights(model, tensors, strict=False, average=wanted)
         except ValueError as error:
             raise ValueError(f"{info.path}: {error}") from error
         if report.mismatched:

@@ -17,6 +17,7 @@ from vpd.config import from_dict
 from vpd.data.files import atomic_write
 from vpd.nn import channels_last
 from vpd.tasks.depth import DepthConfig, DepthEstimator
+from vpd.tasks.editor import Editor, EditorConfig
 from vpd.tasks.foundation import Foundation, FoundationConfig
 from vpd.tasks.open_config import OpenPanopticConfig
 from vpd.tasks.open_panoptic import OpenPanopticSegmenter
@@ -36,6 +37,7 @@ _TASKS: dict[str, tuple[type, Callable[[Any], nn.Module]]] = {
     "panoptic": (PanopticConfig, PanopticSegmenter),
     "open-panoptic": (OpenPanopticConfig, OpenPanopticSegmenter),
     "depth": (DepthConfig, DepthEstimator),
+    "edit": (EditorConfig, Editor),
 }
 
 
@@ -102,8 +104,8 @@ def read_config(name_or_path: str | Path) -> Any:
 
 
 def task_of(name_or_path: str | Path) -> str:
-    """What a model is for: ``refer``, ``semantic``, ``panoptic``, ``open-panoptic``, ``depth`` or
-    ``foundation``."""
+    """What a model is for: ``refer``, ``semantic``, ``panoptic``, ``open-panoptic``, ``depth``,
+    ``edit`` or ``foundation``."""
     return str(_read_info(find(name_or_path))["task"])
 
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from vpd.models.unet import UNetOutput
@@ -17,6 +16,7 @@ from vpd.tasks.passes import Pass, Passes
 from vpd.tasks.refer import ReferSegmenter
 from vpd.tasks.refer_scores import Scores
 from vpd.tasks.samples import SamplePicture, check_counts, groups, refer_samples
+from vpd.tasks.shares import Group, own_part, speaks, together
 
 __all__ = ["STEPS", "evaluate_timesteps"]
 
@@ -34,7 +34,7 @@ def evaluate_timesteps(
     text_blind: bool = False,
     limit: int | None = None,
     progress: bool = True,
-    group: dist.ProcessGroup | None = None,
+    group: Group = None,
 ) -> list[Evaluation]:
     """Scores a model under several noise protocols, usually one at several timesteps, in one pass
     over the pictures.
@@ -55,9 +55,10 @@ def evaluate_timesteps(
         text_blind: Score the empty sentence too (``text_blind/...``).
         limit: Only the first so many pictures.
         progress: Show a bar.
-        group: Processes of ``torch.distributed`` that share the work: each reads and scores some
-            of the pictures, in the passes that one process would make, and all return the scores
-            of all. Every one calls this with the same arguments.
+        group: Who shares the work (:mod:`vpd.tasks.shares`), such as processes of
+            ``torch.distributed``: each reads and scores some of the pictures, in the passes that
+            one process would make, and all return the scores of all. Every one calls this with the
+            same arguments.
 
     Returns:
         One evaluation per protocol, in order. ``seconds_per_image`` is an equal share of the time
@@ -73,8 +74,7 @@ def evaluate_timesteps(
         raise ValueError(f"expected noise protocols, each once, got {len(noises)}: {noises}")
     check_counts(batch=batch, limit=limit)
     source = refer_samples(samples)
-    rank, size = (0, 1) if group is None else (group.rank(), group.size())
-    own = groups(source, batch, limit)[rank::size]
+    own = own_part(groups(source, batch, limit), group)
     twins = [under(model, noise) for noise in noises]
     scores, blind = [Scores() for _ in twins], [Scores() for _ in twins]
     passes = Passes(model, [twin.config.noises for twin in twins], batch)
@@ -85,22 +85,26 @@ def evaluate_timesteps(
             total=sum(map(len, own)),
             desc=f"{source.name} {source.split}" + f", {len(twins)} protocols" * (len(twins) > 1),
             unit="image",
-            disable=not progress or rank > 0,
+            disable=not progress or not speaks(group),
         ) as bar:
             for places in own:
                 pictures = [source[place] for place in places]
+                found, empty = [Scores() for _ in twins], [Scores() for _ in twins]
                 start = time.perf_counter()
                 for one in passes(pictures, blind=text_blind):
                     out = model.attend(one.latents, one.context, one.index, one.timesteps)
                     logits = _object_logits(model, out)
                     seconds += time.perf_counter() - start
-                    _score(scores, blind, pictures, one, logits)
+                    _score(found, empty, pictures, one, logits)
                     start = time.perf_counter()
+                # As one number each, so that sums are the same wherever a group was scored.
+                for total, more in zip([*scores, *blind], [*found, *empty], strict=True):
+                    total.merge(more)
                 bar.update(len(pictures))
     finally:
         model.train(training)
-    if group is not None:
-        scores, blind, seconds = _together(group, scores, blind, seconds)
+    every, seconds = together([*scores, *blind], seconds, group)
+    scores, blind = every[: len(twins)], every[len(twins) :]
     share = seconds / len(twins)
     return [
         scored(twin, source, found, empty if text_blind else None, limit, share)
@@ -129,16 +133,3 @@ def _score(
         else:  # the empty sentence's mask stands for every question
             every = [(row.image, question) for question in asked]
             blind[row.protocol].score(pictures, every, own.expand(len(asked), -1, -1))
-
-
-def _together(
-    group: dist.ProcessGroup, scores: list[Scores], blind: list[Scores], seconds: float
-) -> tuple[list[Scores], list[Scores], float]:
-    """What all processes have counted, and their time, in the same order everywhere."""
-    found: list[Any] = [None] * group.size()
-    dist.all_gather_object(found, (scores, blind, seconds), group=group)
-    total, empty = [Scores() for _ in scores], [Scores() for _ in blind]
-    for theirs, their_empty, _ in found:
-        for mine, other in zip([*total, *empty], [*theirs, *their_empty], strict=True):
-            mine.merge(other)
-    return total, empty, sum(seconds for *_, seconds in found)

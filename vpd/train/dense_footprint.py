@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -20,11 +21,11 @@ from vpd.train.dense_cache import Said, caches_outputs, context_of
 from vpd.train.dense_fields import DenseTrainConfig
 from vpd.train.dense_table import DenseBatch
 from vpd.train.dense_training import DenseRun, DenseTraining
-from vpd.train.footprint import Footprint, counted
+from vpd.train.footprint import BlankStep, Footprint, blank_outputs, counted
 from vpd.train.frozen import hold_frozen
 from vpd.train.picture_latents import reproducible
 
-__all__ = ["BlankTable", "blank_run", "dense_footprint"]
+__all__ = ["BlankTable", "blank_run", "dense_footprint", "dense_step"]
 
 Model = DenseModel[Any]
 
@@ -47,14 +48,34 @@ def dense_footprint(
         training: Of the task.
         names: Of the classes, or of the types of scenes.
     """
+    with dense_step(config, empty, training, names) as step:
+        return counted(step.model, step.module, step.loop, step.loss)
+
+
+@contextmanager
+def dense_step(
+    config: Any,
+    empty: Callable[[Any, Sequence[str]], Model],
+    training: type[DenseTraining],
+    names: Sequence[str],
+) -> Iterator[BlankStep]:
+    """A step of these trainings, as long as a ``with`` block lasts; arguments as
+    :func:`dense_footprint` takes them."""
     if hasattr(config, "average"):
         config = replace(config, average="all")  # the other counts pixels, which have no values
     with FakeTensorMode(allow_non_fake_inputs=True):  # small constants have values
         model = empty(config, names)
         hold_frozen(model, config)
-        module = training(config, blank_run(config, model))
+        run = blank_run(config, model)
+        module, table = training(config, run), cast(BlankTable, run.table)
         rows = slice(0, module.shares.rows)
-        return counted(model, module, config.loop, lambda: module.losses(0, rows)["loss"])
+
+        def once() -> None:
+            table.encode_once()
+            if run.cached is not None:
+                _attend_once(model, table)
+
+        yield BlankStep(model, module, config.loop, lambda: module.losses(0, rows)["loss"], once)
 
 
 def blank_run(config: DenseTrainConfig, model: Model) -> DenseRun:
@@ -64,7 +85,9 @@ def blank_run(config: DenseTrainConfig, model: Model) -> DenseRun:
     anew = config.fresh_noise and noise.adds_noise
     if anew or not reproducible(noise) or not caches_outputs(config):
         return DenseRun(model, table, said=_said(model), present=lambda picture: ())
-    return DenseRun(model, table, cached=_blank_outputs(model, table))  # type: ignore[arg-type]
+    with torch.no_grad():
+        cached = blank_outputs(_attend_once(model, table))
+    return DenseRun(model, table, cached=cached)  # type: ignore[arg-type]
 
 
 def _said(model: Model) -> Said | None:
@@ -104,12 +127,20 @@ class BlankTable:
         if config.vit is not None:
             return torch.zeros(rows, 3, *self._padded)
         if self._encodes:
-            weight = next(self._model.vae.parameters())
-            pictures = torch.ones(rows, 3, *self._padded, dtype=weight.dtype)
-            with torch.no_grad(), torch.autocast("cpu", enabled=False):
-                self._model.vae.encode(pictures)
+            self._encode(rows)
         grid = [side // config.finest for side in self._padded]
         return torch.zeros(rows, config.unet.in_channels, *grid)
+
+    def _encode(self, rows: int) -> None:
+        weight = next(self._model.vae.parameters())
+        pictures = torch.ones(rows, 3, *self._padded, dtype=weight.dtype)
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            self._model.vae.encode(pictures)
+
+    def encode_once(self) -> None:
+        """One picture, where pictures are encoded before the first step."""
+        if self._model.config.vit is None and not self._encodes:
+            self._encode(1)
 
     def _seen(self, rows: int) -> Tensor | None:
         """What an image encoder sees: in every step, or as it is kept."""
@@ -130,21 +161,7 @@ class BlankTable:
         """Nothing works ahead here."""
 
 
-def _blank_outputs(model: Model, table: BlankTable) -> Callable[[Tensor], UNetOutput]:
-    """In the shapes of the U-Net's outputs, float32 as those that are kept come back. Ones: the
-    system gives zeros their memory only when they are written to."""
+def _attend_once(model: Model, table: BlankTable) -> UNetOutput:
+    """The backbone on one picture."""
     batch = table.draw(0, slice(0, 1))
-    with torch.no_grad():
-        out = model.attend(batch.latents, context_of(model, _said(model), batch.pictures))
-    features = [feature.shape[1:] for feature in out.features]
-    maps = {stride: map_.shape[1:] for stride, map_ in out.attention.items()}
-
-    def outputs(views: Tensor) -> UNetOutput:
-        rows = len(views)
-        return UNetOutput(
-            None,
-            tuple(torch.ones(rows, *shape) for shape in features),
-            {stride: torch.ones(rows, *shape) for stride, shape in maps.items()},
-        )
-
-    return outputs
+    return model.attend(batch.latents, context_of(model, _said(model), batch.pictures))

@@ -4,7 +4,6 @@ ahead."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -18,13 +17,15 @@ from vpd.data.augment import DepthAugmentation, SemanticAugmentation, pad_to, sa
 from vpd.images import Size, in_range, sides
 from vpd.randomness import named_seed
 from vpd.tasks.dense import DenseModel, pad_to_multiple
+from vpd.train.ahead import RowsAhead
 from vpd.train.dense_table import DenseBatch, Epochs
 from vpd.train.picture_latents import draw_names, with_noise
 from vpd.train.sights import look_plainly
 
-__all__ = ["Augment", "Row", "StreamedTable", "augmented_depth", "augmented_label", "pixels_of"]
-
-_AHEAD = 2  # steps
+__all__ = [
+    "Augment", "Row", "RowStream", "StreamedTable", "augmented_depth", "augmented_label",
+    "pixels_of",
+]  # fmt: skip
 
 Row = tuple[Tensor, Tensor]
 """Pixels float32 [3, H, W] in [-1, 1], and the target [H, W]."""
@@ -65,14 +66,54 @@ def pixels_of(image: NDArray[np.uint8], size: Size) -> Tensor:
     return F.pad(pixels, (0, width - pixels.shape[2], 0, height - pixels.shape[1]))
 
 
-class StreamedTable:
-    """A training set on disk, changed by an augmentation drawn from (seed, step, place in the
-    batch): a resumed run and one of several processes see the same samples. An image encoder, if
-    the model has one, sees the changed pictures.
+class RowStream:
+    """Rows of a training set, each changed by an augmentation drawn from (seed, step, place in the
+    batch): a resumed run and one of several processes see the same ones. An epoch visits every
+    sample once, in the order of :class:`Epochs`.
 
-    An epoch visits every picture once, in the order of :class:`Epochs`. The autoencoder runs in
-    every step. Its noise protocol, if it has one, draws from the changed picture, or under
-    ``fresh`` as :class:`PictureLatents` does.
+    Args:
+        samples: Of a data set.
+        augment: Makes a row of a sample.
+        batch: Rows of a batch.
+        seed: Of order and augmentation.
+        workers: Threads; None: one per CPU.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Any],
+        augment: Augment,
+        batch: int,
+        seed: int,
+        workers: int | None = None,
+    ) -> None:
+        self.epochs = Epochs(len(samples), batch, seed)
+        self._samples, self._augment, self._batch, self._seed = samples, augment, batch, seed
+        self._rows = RowsAhead(lambda step: self.epochs.rows(step)[0].tolist(), self._row, workers)
+
+    def places(self, part: slice) -> list[int]:
+        """Of some rows in their batch."""
+        return list(range(self._batch))[part]
+
+    def load(self, step: int, part: slice) -> list[Row]:
+        """Rows of a step; the same places of the next ones are begun."""
+        return self._rows(step, self.places(part))
+
+    def close(self) -> None:
+        """Ends the threads; what they have not begun is left."""
+        self._rows.close()
+
+    def _row(self, number: int, step: int, place: int) -> Row:
+        generator = sample_generator(self._seed, step, place)
+        return self._augment(self._samples[number], generator, step * self._batch + place)
+
+
+class StreamedTable:
+    """A training set on disk, read and changed in every step by a :class:`RowStream`. An image
+    encoder, if the model has one, sees the changed pictures.
+
+    The autoencoder runs in every step. Its noise protocol, if it has one, draws from the changed
+    picture, or under ``fresh`` as :class:`PictureLatents` does.
 
     Args:
         model: Encodes the pictures.
@@ -97,16 +138,13 @@ class StreamedTable:
         workers: int | None = None,
     ) -> None:
         noise = model.config.noise
-        self._epochs = Epochs(len(samples), batch, seed)
-        self.steps_per_epoch = self._epochs.steps
-        self._samples, self._augment, self._batch, self._seed = samples, augment, batch, seed
-        self._model = model
+        self._stream = RowStream(samples, augment, batch, seed, workers)
+        self.steps_per_epoch = self._stream.epochs.steps
+        self._model, self._seed = model, seed
         self._shared = noise.noise_key == "shared"
         self._fresh = noise.adds_noise and (fresh or noise.seed is None)
         if self._fresh:
             self._model = with_noise(model, replace(noise, seed=seed, noise_key="image"))
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="augment")
-        self._rows: dict[tuple[int, int], Future[Row]] = {}
         self._device = torch.device("cpu")
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StreamedTable:
@@ -116,11 +154,11 @@ class StreamedTable:
         self._device = device
 
     def draw(self, step: int, part: slice = slice(None)) -> DenseBatch:
-        places, rows = self._places(part), self._epochs.rows(step)[0][part]
-        loaded = self._load(step, places)
+        rows = self._stream.epochs.rows(step)[0][part]
+        loaded = self._stream.load(step, part)
         pixels = torch.stack([row[0] for row in loaded]).to(self._device)
         return DenseBatch(
-            self._encode(step, places, pixels),
+            self._encode(step, self._stream.places(part), pixels),
             torch.stack([row[1] for row in loaded]).to(self._device),
             rows.tolist(),
             rows,
@@ -128,31 +166,12 @@ class StreamedTable:
         )
 
     def targets(self, step: int, part: slice = slice(None)) -> Tensor:
-        loaded = self._load(step, self._places(part))
+        loaded = self._stream.load(step, part)
         return torch.stack([row[1] for row in loaded]).to(self._device)
 
     def close(self) -> None:
         """Ends the threads; what they have not begun is left."""
-        self._pool.shutdown(cancel_futures=True)
-
-    def _places(self, part: slice) -> list[int]:
-        return list(range(self._batch))[part]
-
-    def _load(self, step: int, places: list[int]) -> list[Row]:
-        """Rows of a step; the same places of the next ones are begun."""
-        for ahead in range(step, step + 1 + _AHEAD):
-            rows = self._epochs.rows(ahead)[0]
-            for place in places:
-                if (ahead, place) not in self._rows:
-                    sample = self._samples[int(rows[place])]
-                    self._rows[ahead, place] = self._pool.submit(self._row, sample, ahead, place)
-        for old in [key for key in self._rows if key[0] < step]:
-            self._rows.pop(old).cancel()
-        return [self._rows[step, place].result() for place in places]
-
-    def _row(self, sample: Any, step: int, place: int) -> Row:
-        generator = sample_generator(self._seed, step, place)
-        return self._augment(sample, generator, step * self._batch + place)
+        self._stream.close()
 
     def _encode(self, step: int, places: list[int], pixels: Tensor) -> Tensor:
         names = draw_names(step, places, self._shared) if self._fresh else None

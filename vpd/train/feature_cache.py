@@ -14,20 +14,30 @@ from vpd.models.unet import UNetOutput
 from vpd.tasks.refer import ReferConfig, ReferSegmenter
 from vpd.train.output_cache import CachedOutputs
 from vpd.train.picture_latents import latents_name
+from vpd.train.refer_config import ReferTrainConfig
 from vpd.train.refer_table import ReferTable
 from vpd.train.row_store import digest
 
-__all__ = ["CachedFeatures"]
+__all__ = ["CachedFeatures", "keeps_outputs"]
+
+
+def keeps_outputs(config: ReferTrainConfig) -> bool:
+    """Whether a run keeps its U-Net's outputs, as far as its choices tell: nothing that trains
+    comes before them."""
+    trained = config.trains_unet or config.lora or config.text_adapter or config.train_text
+    return config.feature_cache != "none" and not trained
 
 
 def _map_names(config: ReferConfig) -> list[dict[str, Any]]:
-    """What maps depend on besides. Usual choices are not named: stores made before there were
-    others remain valid."""
+    """What maps, or features too, depend on besides. Usual choices are not named: stores made
+    before there were others remain valid."""
     names: list[dict[str, Any]] = []
     if config.attn_fusion != "mean":
         names.append({"fusion": config.attn_fusion})
     if config.attn_t_ensemble:
         names.append({"ensemble": [noise.timestep for noise in config.noises[1:]]})
+    if config.denoise is not None:
+        names.append({"denoise": asdict(config.denoise)})
     return names
 
 

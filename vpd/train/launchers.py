@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import os
 import shlex
 import shutil
 import subprocess
@@ -15,6 +13,7 @@ from typing import Any, Literal
 from vpd.cli.answer import plain
 from vpd.data.files import atomic_write
 from vpd.train.sweep_grid import Cell, SweepConfig
+from vpd.train.workers import cluster
 
 __all__ = ["Launcher", "spread", "submit"]
 
@@ -32,16 +31,7 @@ def spread(config: SweepConfig, cells: list[Cell], workers: int) -> dict[str, st
     Raises:
         ImportError: Ray is not installed.
     """
-    try:
-        ray: Any = importlib.import_module("ray")
-    except ModuleNotFoundError as error:
-        raise ImportError("--launcher ray needs Ray: pip install 'vpd[ray]'") from error
-    started = not ray.is_initialized()
-    if started:
-        # A cluster has its own CPUs; without one, a worker of this machine gets one each.
-        here = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers}
-        ray.init(log_to_driver=False, **here)
-    try:
+    with cluster(workers) as ray:  # without one that is there, a worker gets one CPU
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
         task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_run_one)
         waiting = list(cells)
@@ -58,9 +48,6 @@ def spread(config: SweepConfig, cells: list[Cell], workers: int) -> dict[str, st
             except ray.exceptions.RayError as error:  # the worker died, or the cell is broken
                 failed[name] = f"{type(error).__name__}: {error}".splitlines()[0]
         return failed
-    finally:
-        if started:
-            ray.shutdown()
 
 
 def _run_one(config: SweepConfig, name: str) -> dict[str, str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from vpd.data.augment import check_shares
 from vpd.losses.grounding import GroundingForm
+from vpd.models.unet import Recompute
 from vpd.tasks.condition_config import check_choice
 from vpd.tasks.open_config import Supervision
 from vpd.train.dense_fields import DenseData
@@ -25,18 +27,25 @@ class OpenTrainConfig:
     foundation: str = "vpd-mini"
     """A shipped model's name or a folder, with CLIP: where all networks that do not train come
     from."""
+    weights: str | tuple[str, ...] = ()
+    """Instead of a foundation, full size: Stable Diffusion v1 (a file or a diffusers folder) and
+    CLIP ViT-L/14 at 336 pixels; and an official ODISE checkpoint if one is to go on from."""
     data: DenseData = field(default_factory=DenseData)
     by: Literal["shape", "color"] = "shape"
     """Tabletop: what an object's category is."""
     vocabulary: str | None = None
     """Names of the data set's classes, in their order: a label set that comes with vpd or a file of
-    one (:class:`vpd.Vocabulary`). None: the data set's own names."""
+    one (:class:`vpd.Vocabulary`). None: the label set of the data set, or else its own names
+    (:func:`vpd.vocabulary.data_vocabulary`)."""
     held_out: tuple[str, ...] = ()
     """Categories that are not trained on: pictures that show one are left out, and so are words of
     captions that name one."""
     supervision: Supervision = "labels"
     """``labels``: masks learn their categories; ``captions``: they learn to be objects, and the
     words of the picture's captions."""
+    captions: str | None = None
+    """``supervision: captions``: JSON file of the pictures' captions, COCO's or another by picture
+    (:func:`vpd.tags.cached.read_captions`). None: rendered scenes of Tabletop say their own."""
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(
             steps=6000, batch=16, lr=5e-4, weight_decay=0.05, warmup=100, ema=0.995, clip=0.01,
@@ -55,9 +64,15 @@ class OpenTrainConfig:
     crop: int = 128
     """Side in pixels of the square pictures that are trained on, and shorter side in a test. ODISE:
     1024."""
-    augment: Literal["none", "flip"] = "flip"
+    image_size: int | None = None
+    """Side of what the diffusion model sees; None: ``crop``. ODISE: 512, so that it sees a picture
+    that is trained on in four parts, and one of a test in squares as high as it, shrunk."""
+    augment: Literal["none", "flip", "full"] = "flip"
     """``flip``: each picture and its mirror image, squashed to ``crop``; ``none``: each picture
-    alone."""
+    alone; ``full``: ODISE's large-scale jittering, pictures are read, changed and looked at anew in
+    every step."""
+    scale: tuple[float, float] = (0.1, 2.0)
+    """``augment: full``: range of the factor, 1 being as large as fits into ``crop``."""
     unet_init: Literal["pretrained", "random"] = "pretrained"
     """``random``: a U-Net that has learnt nothing, to measure what the prior is worth."""
     captioner: Literal["gated", "mlp", "none"] = "gated"
@@ -108,11 +123,16 @@ class OpenTrainConfig:
     captions."""
     beta: float | None = None
     """How much for the others; None: ODISE's 0.7, or 0.65 with captions."""
+    recompute: Recompute = "none"
+    """What the backward computes again instead of keeping it: ``attention`` or ``all`` of the
+    U-Net (see :attr:`vpd.UNet.recompute`). ODISE: all."""
     feature_cache: Literal["float16", "float32", "none"] = "float16"
     """How what frozen networks make of pictures before the U-Net is kept on disk, for other runs
-    too; ``none``: they run in every step."""
+    too; ``none``, or ``augment: full``: they run in every step."""
     shuffled: bool = True
     """Score the trained model once more with the names of things mixed up."""
+    without_clip: bool = True
+    """Score it once more without what CLIP says, where it has a say."""
     max_size: int | None = None
     """Longer side of a picture in a test, at most; None: 2.5 times ``crop``."""
     min_score: float = 0.0
@@ -122,13 +142,13 @@ class OpenTrainConfig:
     seed: int = 0
     progress: bool = True
 
-    weights: ClassVar[tuple[str, ...]] = ()
     lora: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         for name, allowed in (
             ("supervision", ("labels", "captions")),
-            ("augment", ("none", "flip")),
+            ("augment", ("none", "flip", "full")),
+            ("recompute", ("none", "attention", "all")),
             ("unet_init", ("pretrained", "random")),
             ("by", ("shape", "color")),
             ("feature_cache", ("float16", "float32", "none")),
@@ -156,15 +176,38 @@ class OpenTrainConfig:
             raise ValueError(
                 f"by={self.by} is of rendered scenes of Tabletop, got another data set"
             )
-        if self.supervision == "captions" and self.data.name != "tabletop":
+        if self.side < 1 or self.crop % self.side:
             raise ValueError(
-                f"supervision=captions needs captions, of which data.name={self.data.name} has none"
+                f"crop must be a multiple of image_size={self.side}, the windows, got {self.crop}"
+            )
+        if self.augment != "full" and self.side != self.crop:
+            raise ValueError(
+                f"image_size other than crop={self.crop} needs augment=full, got {self.side}"
+            )
+        if self.captions is not None and self.supervision != "captions":
+            raise ValueError(f"captions needs supervision=captions, got {self.captions!r}")
+        rendered = self.data.name == "tabletop" and self.data.root is None
+        if self.supervision == "captions" and self.captions is None and not rendered:
+            raise ValueError(
+                "supervision=captions needs captions, a JSON file of the pictures' captions: "
+                f"data.name={self.data.name} on disk has none of its own"
             )
         if self.supervision == "captions" and self.loop.micro_batch is not None:
             raise ValueError(
                 "loop.micro_batch has no meaning with supervision=captions, which compares all "
                 f"pictures of a batch, got {self.loop.micro_batch}"
             )
+
+    @property
+    def side(self) -> int:
+        """Of what the diffusion model sees."""
+        return self.crop if self.image_size is None else self.image_size
+
+    @property
+    def weight_files(self) -> list[Path]:
+        """``weights``, one or several, as paths."""
+        names = (self.weights,) if isinstance(self.weights, str) else self.weights
+        return [Path(name) for name in names]
 
     @property
     def clip_shares(self) -> tuple[float, float]:

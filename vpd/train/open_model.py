@@ -1,20 +1,21 @@
-"""The open-vocabulary model that a training starts from."""
+"""The open-vocabulary model that a training starts from, and the names that it learns."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
+from vpd.models.clip import CLIPConfig
+from vpd.models.clip_image import CLIPImageConfig
 from vpd.nn import channels_last
 from vpd.tasks import store
 from vpd.tasks.foundation import FoundationConfig
 from vpd.tasks.open_config import OpenPanopticConfig
 from vpd.tasks.open_panoptic import OpenPanopticSegmenter
+from vpd.tasks.sources import fill_open_panoptic
 from vpd.train.open_config import OpenTrainConfig
-from vpd.vocabulary import LABEL_SETS, Vocabulary, label_set
+from vpd.vocabulary import Vocabulary, data_vocabulary, usual_set
 
-__all__ = ["build_open", "empty_open", "names_of"]
+__all__ = ["build_open", "empty_open", "names_of", "published_names"]
 
 
 def names_of(
@@ -26,15 +27,15 @@ def names_of(
         OSError: A file that cannot be read.
         ValueError: Names of other classes than the data set's, or held-out ones that it lacks.
     """
-    found = Vocabulary(tuple((name,) for name in names), things)
-    if config.vocabulary is not None:
-        known = config.vocabulary in LABEL_SETS
-        found = label_set(config.vocabulary) if known else Vocabulary.read(Path(config.vocabulary))
-        if len(found) != len(names) or found.things != things:
-            raise ValueError(
-                f"vocabulary={config.vocabulary}: expected names of the data set's {len(names)} "
-                f"classes ({', '.join(names[:3])}, ...), things where those are, got {found!r}"
-            )
+    if config.vocabulary is None:
+        found = data_vocabulary(config.data.name, names, things, config.by)
+    else:
+        found = Vocabulary.named(config.vocabulary)
+    if len(found) != len(names) or found.things != things:
+        raise ValueError(
+            f"vocabulary={config.vocabulary}: expected names of the data set's {len(names)} "
+            f"classes ({', '.join(names[:3])}, ...), things where those are, got {found!r}"
+        )
     strange = [name for name in config.held_out if name not in found.names]
     if strange:
         raise ValueError(
@@ -46,6 +47,12 @@ def names_of(
     return found
 
 
+def published_names(config: OpenTrainConfig) -> Vocabulary:
+    """The same before the data set is there, as it is published; raises as :func:`names_of`."""
+    found = Vocabulary.named(config.vocabulary or usual_set(config.data.name, config.by) or "")
+    return names_of(config, found.names, found.things)
+
+
 def build_open(config: OpenTrainConfig, vocabulary: Vocabulary) -> OpenPanopticSegmenter:
     """Pre-trained networks, and fresh parts that train, the same whenever they are built.
 
@@ -54,30 +61,43 @@ def build_open(config: OpenTrainConfig, vocabulary: Vocabulary) -> OpenPanopticS
         vocabulary: What is trained on.
 
     Raises:
-        ValueError: A foundation without CLIP.
+        OSError: Weights that cannot be read.
+        ValueError: Weights of something else, or a foundation without CLIP.
     """
     torch.manual_seed(config.seed)
-    base = store.load_foundation(config.foundation)
-    model = OpenPanopticSegmenter(_shape(config, base.config, vocabulary))
-    assert base.clip is not None  # the shape asks for it
-    model.vae.load_state_dict(base.vae.state_dict())
-    if config.unet_init == "pretrained":
+    base = None if config.weights else store.load_foundation(config.foundation)
+    parts = _full_size() if base is None else base.config
+    model = OpenPanopticSegmenter(_shape(config, parts, vocabulary))
+    random = config.unet_init == "random"
+    drawn = {k: v.clone() for k, v in model.unet.state_dict().items()} if random else {}
+    goes_on = False
+    if base is None:
+        goes_on = fill_open_panoptic(model, config.weight_files)
+    else:
+        assert base.clip is not None  # the shape asks for it
+        model.vae.load_state_dict(base.vae.state_dict())
         model.unet.load_state_dict(base.unet.state_dict())
-    model.clip.load_state_dict(base.clip.state_dict())
-    with torch.no_grad():
-        model.empty_states.copy_(base.encode_text([""])[0])
-        if config.supervision == "labels":
-            empty = model.texts([""])
-            model.words.get_parameter("null_embed").copy_(empty)
+        model.clip.load_state_dict(base.clip.state_dict())
+        model.empty_states.copy_(base.encode_text([""])[0].detach())
+    if random:
+        model.unet.load_state_dict(drawn)
+    if config.supervision == "labels" and not goes_on:
+        with torch.no_grad():
+            model.words.get_parameter("null_embed").copy_(model.texts([""]))
     return channels_last(model)
 
 
 def empty_open(config: OpenTrainConfig, vocabulary: Vocabulary) -> OpenPanopticSegmenter:
     """The same without weights: nothing is read but the foundation's config."""
-    parts = store.read_config(config.foundation)
+    parts = _full_size() if config.weights else store.read_config(config.foundation)
     if not isinstance(parts, FoundationConfig):
         raise ValueError(f"{config.foundation} is no foundation, its config is a {type(parts)}")
     return OpenPanopticSegmenter(_shape(config, parts, vocabulary))
+
+
+def _full_size() -> FoundationConfig:
+    """Stable Diffusion v1 and CLIP ViT-L/14 at 336 pixels."""
+    return FoundationConfig(clip=CLIPConfig(image=CLIPImageConfig.vit_l14_336()))
 
 
 def _shape(
@@ -93,7 +113,7 @@ def _shape(
         vae=parts.vae,
         image=parts.clip.image,
         text=parts.clip.text,
-        image_size=config.crop,
+        image_size=config.side,
         scale_factor=parts.scale_factor,
         token_length=parts.token_length,
         captioner=config.captioner,

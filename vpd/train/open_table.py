@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from vpd.train.picture_latents import content_key, squashed
 from vpd.train.row_store import RowStore, digest
 from vpd.train.segment_targets import segment_numbers
 
-__all__ = ["OpenBatch", "OpenTable"]
+__all__ = ["OpenBatch", "OpenPictures", "OpenTable", "thinned"]
 
 log = logging.getLogger("vpd")
 
@@ -29,10 +29,31 @@ _TOGETHER = 16  # pictures of a pass
 
 @dataclass(frozen=True)
 class OpenBatch:
-    seen: Seen
+    maps: tuple[Tensor, ...]  # of the model's projections, fine to coarse, with their gradient
     numbers: Tensor  # [B, H, W], which of its segments each pixel is, from 1
     segments: list[tuple[Segment, ...]]  # of each picture, in the order of their numbers
     pictures: list[int]  # B numbers, which picture each row is of
+
+
+class OpenPictures(Protocol):
+    """What a training draws from. Every answer depends on its arguments alone, and on what the
+    model has learnt."""
+
+    steps_per_epoch: int
+
+    def to(self, device: torch.device) -> None: ...
+
+    def fill(self, steps: int, progress: bool = True) -> None:
+        """Looks beforehand at what the first ``steps`` steps draw, where that can be kept."""
+
+    def draw(self, step: int, part: slice = slice(None)) -> OpenBatch:
+        """The batch of a training step, or some of its rows."""
+
+    def numbers(self, step: int, part: slice = slice(None)) -> Tensor:
+        """Of a batch alone, mirrored or not."""
+
+    def close(self) -> None:
+        """Ends what works ahead."""
 
 
 class OpenTable:
@@ -116,12 +137,17 @@ class OpenTable:
         mirrored = torch.tensor([view % self._count == 1 for view in views], device=kept.device)
         numbers = torch.where(mirrored[:, None, None], numbers.flip(-1), numbers)
         segments = [self._segments[picture] for picture in pictures]
-        return OpenBatch(self._seen(views), numbers, segments, pictures)
+        size = (self._model.config.image_size,) * 2
+        maps = self._model.backbone(self._model.taps(self._seen(views)), size)
+        return OpenBatch(maps, numbers, segments, pictures)
 
     def numbers(self, step: int, part: slice = slice(None)) -> Tensor:
         """Of a batch alone, mirrored or not."""
         kept = self._numbers["numbers"]
         return kept[(self._drawn(step)[part] // self._count).to(kept.device)]
+
+    def close(self) -> None:
+        """Nothing works ahead here."""
 
     def _seen(self, views: list[int]) -> Seen:
         if self._store is None:
@@ -134,7 +160,7 @@ class OpenTable:
         size, device = self._model.config.image_size, self._model.device
         pixels = (squashed([self._pictures[view] for view in views], size) + 1) / 2
         with torch.autocast(device.type, enabled=False):
-            return _thinned(self._model, self._model.look(pixels.to(device)))
+            return thinned(self._model, self._model.look(pixels.to(device)))
 
     def _drawn(self, step: int) -> Tensor:
         rows, luck = self._epochs.rows(step)
@@ -156,7 +182,7 @@ def _name(model: OdiseFeatures[Any], dtype: torch.dtype) -> str:
     return digest("open look 1", *parts)
 
 
-def _thinned(model: OdiseFeatures[Any], seen: Seen) -> Seen:
+def thinned(model: OdiseFeatures[Any], seen: Seen) -> Seen:
     """Without the places that the projections leave out: those finer than the finest map."""
     encoder, _, decoder = model.config.taps()
 

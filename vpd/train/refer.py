@@ -12,7 +12,7 @@ from vpd.data.tabletop.splits import cache_beside
 from vpd.tasks.evaluate import evaluate_refer
 from vpd.tasks.refer import ReferSegmenter
 from vpd.train.distributed import first_in_turn, group, present, wait
-from vpd.train.feature_cache import CachedFeatures
+from vpd.train.feature_cache import CachedFeatures, keeps_outputs
 from vpd.train.footprint import footprint
 from vpd.train.frozen import check_frozen, hold_frozen, restore_frozen
 from vpd.train.loop import fit, resolve_precision
@@ -46,8 +46,7 @@ def _cached(
     config: ReferTrainConfig, model: ReferSegmenter, table: ReferTable
 ) -> CachedFeatures | None:
     """The U-Net's outputs for all that the run will draw, if they are the same in every epoch."""
-    trained = config.trains_unet or config.lora or config.text_adapter or config.train_text
-    if trained or config.feature_cache == "none":
+    if not keeps_outputs(config):
         return None
     if table.fresh or not all(map(reproducible, model.config.noises)):
         log.info("latents are drawn anew, so the U-Net's outputs are not cached")
@@ -101,7 +100,7 @@ def train(config: ReferTrainConfig) -> dict[str, float]:
     best = "oIoU" if config.select == "best" else None
     fit(module, config.loop, Path(config.out), progress=config.progress, monitor=best)
     told = {noise.timestep for noise in model.config.noises}
-    if config.trains_unet and not config.weights and len(told) == 1:
+    if config.trains_unet and not config.weights and len(told) == 1 and not config.denoise:
         restore_time_path(model.unet, build(config).unet.to(device), told.pop())
     restore_frozen(model, config, device)
     metrics = evaluate_refer(

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from vpd.lora import LoraConfig
 from vpd.models.unet import Recompute
 from vpd.protocol import NoiseSpec
+from vpd.tasks.denoising import Denoising, check_denoising
 from vpd.tasks.refer_config import check_maps
 from vpd.train.loop import LoopConfig
 from vpd.train.modes import check_modes
@@ -76,6 +77,9 @@ class ReferTrainConfig:
     attn_t_ensemble: tuple[int, ...] = ()
     """Average maps over passes at these timesteps of the noise protocol; features remain those of
     its own."""
+    denoise: Denoising | None = None
+    """Remove the noise of ``protocol`` (``latent_match``) again in a few steps guided by the
+    sentence, and train on features of the last one."""
     scale_maps: bool = True
     """Multiply maps by the number of tokens, so that they have the scale of features. VPD does
     not."""
@@ -139,8 +143,11 @@ class ReferTrainConfig:
             "lora": self.lora is not None,
         }
         check_modes(self, before)
-        noise = NoiseSpec.preset(self.protocol) if self.protocol else self.noise or NoiseSpec()
+        noise = self.noise or NoiseSpec()
+        if self.protocol:
+            noise = NoiseSpec.preset(self.protocol, noise_t=self.t)
         check_maps(self.attention, self.attn_fusion, self.attn_t_ensemble, noise)
+        check_denoising(self.denoise, noise, self.attn_t_ensemble)
 
     @property
     def trains_unet(self) -> bool:

@@ -70,6 +70,7 @@ def _shape(config: ReferTrainConfig, parts: ReferConfig) -> ReferConfig:
         attention=config.attention,
         attn_fusion=config.attn_fusion,
         attn_t_ensemble=config.attn_t_ensemble,
+        denoise=config.denoise,
         map_scale=float(config.token_length) if config.scale_maps else 1.0,
         text_adapter=config.text_adapter,
         image_norm=config.image_norm,

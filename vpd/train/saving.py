@@ -23,7 +23,7 @@ def save_trained(model: nn.Module, config: Any, metrics: dict[str, float]) -> No
         metrics: What it scores.
     """
     out = Path(config.out)
-    if config.lora is not None:
+    if getattr(config, "lora", None) is not None:  # an editor's has no such choice
         unet: Any = model.unet
         save_lora(unet, out / "lora.safetensors")
         merge_lora(unet)

@@ -22,6 +22,7 @@ _DIGITS = {
     "refer": 2,
     "semantic": 2,
     "panoptic": 2,
+    "open-panoptic": 2,
     "depth": 4,
 }  # of percentages; of fractions and metres
 

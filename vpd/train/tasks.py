@@ -7,13 +7,14 @@ from typing import Any, Literal, get_args
 
 __all__ = ["Task", "config_type", "train"]
 
-Task = Literal["refer", "semantic", "panoptic", "depth"]
+Task = Literal["refer", "semantic", "panoptic", "open-panoptic", "depth"]
 # Task -> (module of its training, name of its config there). Imported when used: one task needs
 # nothing of another.
 _TASKS: dict[str, tuple[str, str]] = {
     "refer": ("vpd.train.refer", "ReferTrainConfig"),
     "semantic": ("vpd.train.semantic", "SemanticTrainConfig"),
     "panoptic": ("vpd.train.panoptic", "PanopticTrainConfig"),
+    "open-panoptic": ("vpd.train.open_panoptic", "OpenTrainConfig"),
     "depth": ("vpd.train.depth", "DepthTrainConfig"),
 }
 

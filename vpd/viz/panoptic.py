@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,10 @@ from vpd.viz.page import Band, Panel, Picture, page
 if TYPE_CHECKING:
     from vpd.tasks.panoptic_results import PanopticResult
 
-__all__ = ["panoptic_figure", "panoptic_overlay", "save_panoptic", "segment_colors"]
+__all__ = [
+    "panoptic_figure", "panoptic_overlay", "save_panoptic", "segment_colors",
+    "vocabularies_figure",
+]  # fmt: skip
 
 _FIRST_CATEGORY = 1  # in the files, as in COCO's
 _NUDGE = 40  # how much colours of objects of one class differ at most
@@ -56,20 +60,38 @@ def panoptic_overlay(result: PanopticResult) -> RGB:
 
 def panoptic_figure(result: PanopticResult) -> Picture:
     """Image, segments over it, segments alone; below, each segment with its share of the pixels."""
-    colors = segment_colors(result)
-    counts = result.label.areas()
-    rows = [
-        (f"{result.names[s.category]} {area / result.ids.size:.0%}", colors[i])
-        for i, (s, area) in enumerate(zip(result.segments, counts, strict=True), start=1)
-    ]
-    order = np.argsort([-area for area in counts], kind="stable")
-    alone = colors[result.label.rows()]
+    alone = segment_colors(result)[result.label.rows()]
     panels = [
         Panel(shrink(result.image), "image"),
         Panel(shrink(panoptic_overlay(result)), "segments"),
         Panel(shrink(alone), "segments alone"),
     ]
-    return page([Band(panels), *legend([rows[i] for i in order])], columns=3)
+    return page([Band(panels), *legend(_named(result))], columns=3)
+
+
+def vocabularies_figure(results: Mapping[str, PanopticResult]) -> Picture:
+    """What one picture shows in several vocabularies: for each the picture, the segments over it
+    and their names, below what was asked for.
+
+    Args:
+        results: By vocabulary, as it was typed.
+    """
+    bands: list[Band] = []
+    for asked, result in results.items():
+        over = shrink(panoptic_overlay(result))
+        panels = [Panel(shrink(result.image), "image"), Panel(over, "segments")]
+        bands += [Band(panels, heading=asked, columns=3), *legend(_named(result))]
+    return page(bands)
+
+
+def _named(result: PanopticResult) -> list[tuple[str, NDArray[np.uint8]]]:
+    """Each segment with its share of the pixels, and its colour; the largest first."""
+    colors, counts = segment_colors(result), result.label.areas()
+    rows = [
+        (f"{result.names[s.category]} {area / result.ids.size:.0%}", colors[i])
+        for i, (s, area) in enumerate(zip(result.segments, counts, strict=True), start=1)
+    ]
+    return [rows[i] for i in np.argsort([-area for area in counts], kind="stable")]
 
 
 def save_panoptic(result: PanopticResult, path: Path) -> Path:

@@ -210,6 +210,11 @@ class TabletopEdits:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def id(self, index: int) -> str:
+        """What `pair` calls a pair, without rendering it."""
+        i, number = self._rows[index]
+        return f"tabletop-{VERSION}/{self.source.seeds[i]}/{number}"
+
     def edit(self, index: int) -> SceneEdit:
         """The edit of a pair; renders its picture, some 15 ms."""
         i, number = self._rows[index]
@@ -225,10 +230,10 @@ class TabletopEdits:
     def pair(self, index: int, generator: np.random.Generator | None = None) -> EditPair:
         """A pair with the region of its edit, as `vpd.data.EditDataset` gives pairs without; always
         the same, so the generator is not used."""
-        i, number = self._rows[index]
+        i, _ = self._rows[index]
         edit = self.edit(index)
         return EditPair(
-            f"tabletop-{VERSION}/{self.source.seeds[i]}/{number}",
+            self.id(index),
             edit.triplet,
             np.array(self.source.images[i]),
             edit.after.image,
