@@ -43,7 +43,7 @@ lint: dev ## everything that reads the code without running it
 format: dev ## rewrite Python and C++ in the project's style
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
-	find csrc tests/cpp -name '*.h' -o -name '*.cpp' | xargs $(VENV)/bin/clang-format -i
+	find csrc tests/cpp examples -name '*.h' -o -name '*.cpp' | xargs $(VENV)/bin/clang-format -i
 
 stubs: dev ## regenerate vpd/_C.pyi and docs/api.md from the code
 	$(PY) tools/stubs.py

@@ -23,9 +23,9 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # These take minutes or more, or data of others: their options and configs are read here, the test
 # of their own command runs them small.
-LONG = {"demo", "pretrain", "sweep", "bench", "data make", "data edits", "data check"}
+LONG = {"demo", "pretrain", "sweep", "bench", "data make", "data edits", "data check", "serve"}
 LONG |= {name for name in COMMANDS if name.split()[0] == "train"}
-FOREIGN = {"--weights", "--root"}
+FOREIGN = {"--weights", "--root", "--launcher"}
 
 
 def blocks(language: str) -> list:

@@ -14,7 +14,7 @@ step() { # step NAME COMMAND...
 }
 
 cpp=()
-while IFS= read -r file; do cpp+=("$file"); done < <(find csrc tests/cpp \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' \) | sort)
+while IFS= read -r file; do cpp+=("$file"); done < <(find csrc tests/cpp examples \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' \) | sort)
 
 step "ruff check" "$bin/ruff" check .
 step "ruff format" "$bin/ruff" format --check .

@@ -18,9 +18,13 @@ fi
 sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' || packages+=("$name-dev")
 command -v c++ >/dev/null || packages+=(g++)
 command -v cmake >/dev/null || packages+=(cmake)
-if [[ "${2:-}" == --tests && ! -e /usr/include/gtest/gtest.h ]]; then
-  packages+=(libgtest-dev)
+for_tests=() # without them tests are skipped
+if [[ "${2:-}" == --tests ]]; then
+  [[ -e /usr/include/gtest/gtest.h ]] || for_tests+=(libgtest-dev)
+  [[ -e /usr/include/opencv4/opencv2/imgcodecs.hpp ]] || for_tests+=(libopencv-dev)
 fi
+needed=${#packages[@]}
+packages+=("${for_tests[@]}")
 
 [[ ${#packages[@]} -eq 0 ]] && exit 0
 echo "Missing system packages: ${packages[*]}"
@@ -28,5 +32,5 @@ if [[ $(id -u) -eq 0 ]] && command -v apt-get >/dev/null; then
   apt-get update && apt-get install -y --no-install-recommends "${packages[@]}" && exit 0
 fi
 echo "Install them with: sudo apt-get install ${packages[*]}" >&2
-[[ "${packages[*]}" == libgtest-dev ]] && exit 0 # only the C++ tests are skipped without it
+[[ $needed -eq 0 ]] && exit 0
 exit 1

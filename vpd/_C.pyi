@@ -45,6 +45,7 @@ __all__: list[str] = [
     "TagScores",
     "TaggingAdapter",
     "TextAdapter",
+    "Tokenizer",
     "UNet",
     "UNetOutput",
     "UNetTaps",
@@ -53,6 +54,7 @@ __all__: list[str] = [
     "ViT",
     "WeightMatch",
     "category_logits",
+    "clean_text",
     "contrastive_loss",
     "daam",
     "daam_expanded",
@@ -888,6 +890,19 @@ class TaggingAdapter:
     ) -> list[torch.Tensor]: ...
     def table(self) -> list[tuple[str, list[int], bool]]: ...
 
+class Tokenizer:
+    def __call__(
+        self, texts: collections.abc.Sequence[str], length: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        (ids [B, length], truncated [B])
+        """
+    def __init__(self, merges: str) -> None: ...
+    def encode(self, text: str) -> list[int]:
+        """
+        ids of a text alone, without start and end
+        """
+
 class MapFusion:
     """
     Members:
@@ -1053,6 +1068,7 @@ def category_logits(
     categories: collections.abc.Sequence[int],
     scale: torch.Tensor,
 ) -> torch.Tensor: ...
+def clean_text(text: str) -> str: ...
 def contrastive_loss(
     image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor
 ) -> torch.Tensor: ...

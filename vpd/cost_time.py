@@ -30,7 +30,7 @@ class Reach:
         return float(getattr(self, kind))
 
 
-CPU_REACH = Reach(convolution=0.66, matrix=0.91, attention=0.57, other=0.54)
+CPU_REACH = Reach(convolution=0.64, matrix=0.85, attention=0.58, other=0.52)
 """Measured: benchmarks/scaling.py, Stable Diffusion's U-Net in float32."""
 GPU_REACH = Reach(convolution=0.5, matrix=0.6, attention=0.35, other=0.75)
 """Assumed, not measured."""

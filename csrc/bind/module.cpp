@@ -23,6 +23,7 @@ void bind_panoptic(py::module_& module);
 void bind_pixel_classes(py::module_& module);
 void bind_refer_decoder(py::module_& module);
 void bind_tagging_adapter(py::module_& module);
+void bind_text(py::module_& module);
 void bind_unet(py::module_& module);
 void bind_vit(py::module_& module);
 
@@ -53,6 +54,7 @@ PYBIND11_MODULE(_C, module) {
   vpd::bind::bind_pixel_classes(module);
   vpd::bind::bind_refer_decoder(module);
   vpd::bind::bind_tagging_adapter(module);
+  vpd::bind::bind_text(module);
   vpd::bind::bind_unet(module);
   vpd::bind::bind_vit(module);
 }

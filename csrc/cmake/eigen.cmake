@@ -1,4 +1,5 @@
 # Eigen's headers: what `pip install cmeel-eigen` puts beside the chosen Python's packages, or the system's.
+find_package(Python QUIET COMPONENTS Interpreter)
 execute_process(
   COMMAND ${Python_EXECUTABLE} -c "import sys; print(';'.join(path + '/cmeel.prefix' for path in sys.path if path))"
   OUTPUT_VARIABLE VPD_PYTHON_PREFIXES OUTPUT_STRIP_TRAILING_WHITESPACE)

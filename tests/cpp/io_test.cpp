@@ -1,49 +1,24 @@
 // Reading and writing weights from a program without Python.
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
+#include <cmath>
 #include <filesystem>
-#include <fstream>
-#include <functional>
 #include <system_error>
 
+#include "folder.h"
+#include "io/json_fields.h"
 #include "io/match.h"
 #include "io/safetensors.h"
+#include "io/state.h"
 #include "io/weights.h"
 #include "models/unet.h"
 
 namespace vpd::io {
 namespace {
 
-// A folder of its own for each test, removed afterwards.
-class IoTest : public testing::Test {
- protected:
-  void SetUp() override {
-    const auto* info = testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = std::filesystem::temp_directory_path() /
-              ("vpd_io_" + std::to_string(::getpid()) + "_" + info->name());
-    std::filesystem::create_directory(folder_);
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
-
-  std::string path(const std::string& name) const { return (folder_ / name).string(); }
-  std::string write(const std::string& name, const std::string& bytes) const {
-    std::ofstream(path(name), std::ios::binary) << bytes;
-    return path(name);
-  }
-
-  std::filesystem::path folder_;
-};
-
-std::string message_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const std::invalid_argument& error) {
-    return error.what();
-  }
-  return "no error";
-}
+using IoTest = test::FolderTest;
+using test::message_of;
 
 TEST_F(IoTest, TensorsComeBackAsTheyWent) {
   const NamedTensors tensors = {{"byte", at::arange(5, at::kByte)},
@@ -141,6 +116,82 @@ TEST_F(IoTest, ForwardWithLoadedWeights) {
   const auto expected = net.forward(Params(net.table(), made), inputs, taps);
   const auto got = net.forward(Params(net.table(), loaded), inputs, taps);
   EXPECT_TRUE(at::equal(got.features.front(), expected.features.front()));
+}
+
+TEST_F(IoTest, StateGivesNetworksTheirTensors) {
+  ParamTable table;
+  const Scope root(table);
+  root.declare("kernel", {2, 3, 1, 1}, Init::ones());
+  root.buffer("steps", {}, Init::zeros(), at::kLong);
+  const at::Tensor kernel = at::randn({2, 3, 1, 1}).to(at::kHalf);
+  write_safetensors(path("base"), {{"net.kernel", at::zeros({2, 3, 1, 1})},
+                                   {"net.steps", at::scalar_tensor(7, at::kLong)},
+                                   {"other", at::ones({1})}});
+  write_safetensors(path("own"), {{"net.kernel", kernel}, {"net.extra", at::ones({1})}});
+
+  State state(path("base"));
+  state.add(path("own"));
+  const std::vector<at::Tensor> tensors = state.take(table, "net.");
+  EXPECT_TRUE(at::equal(tensors[0], kernel.to(at::kFloat)));  // the later file, widened
+  EXPECT_TRUE(tensors[0].is_contiguous(at::MemoryFormat::ChannelsLast));
+  EXPECT_EQ(tensors[1].item<int64_t>(), 7);
+  EXPECT_EQ(tensors[1].scalar_type(), at::kLong);
+  EXPECT_EQ(state.rest(path("own")), std::vector<std::string>{"net.extra"});
+
+  root.declare("more", {1}, Init::ones());
+  EXPECT_NE(message_of([&] { state.take(table, "net."); }).find("'net.more', got none"),
+            std::string::npos);
+  ParamTable other;
+  Scope(other).declare("kernel", {4}, Init::ones());
+  const std::string message = message_of([&] { state.take(other, "net."); });
+  EXPECT_NE(message.find(path("own") + ": 'net.kernel' must be [4], got [2, 3, 1, 1]"),
+            std::string::npos)
+      << message;
+}
+
+TEST_F(IoTest, JsonIsReadAsWritten) {
+  const Json json = parse_json(
+      R"( {"a": [1, -2.5e1, 0], "b\u00e9\ud83d\ude00": "x\n", "c": null, "d": true, "e": {}} )",
+      "file");
+  const auto& items = *json.find("a")->get_if<Json::Array>();
+  EXPECT_EQ(*items[1].get_if<double>(), -25.0);
+  EXPECT_EQ(*json.find("b\u00e9\U0001F600")->get_if<std::string>(), "x\n");
+  EXPECT_TRUE(json.find("c")->is_null());
+  EXPECT_EQ(*json.find("d")->get_if<bool>(), true);
+  EXPECT_EQ(json.find("z"), nullptr);
+  EXPECT_EQ(*parse_json("0.598910391330719", "file").get_if<double>(), 0.598910391330719);
+  EXPECT_TRUE(std::isnan(*parse_json("NaN", "file").get_if<double>()));
+}
+
+TEST_F(IoTest, BadJsonIsRefused) {
+  for (const char* text : {"", "{", "[1,]", "01", "1.", ".5", "-", "+1", "1e999", "nul", "\"a",
+                           "{\"a\":1,\"a\":2}", "1 2", "\"\\x\"", "'a'", "[1 2]", "{1:2}"}) {
+    EXPECT_NE(message_of([&] { parse_json(text, "file"); }).find("file: bad JSON text"),
+              std::string::npos)
+        << text;
+  }
+  const std::string deep(100'000, '[');
+  EXPECT_NE(message_of([&] { parse_json(deep, "file"); }).find("64 levels"), std::string::npos);
+}
+
+TEST_F(IoTest, FieldsAreCheckedByTypeAndName) {
+  const Json json =
+      parse_json(R"({"n": 3, "x": 0.5, "list": [1, 2], "no": null, "far": 1e300})", "c");
+  int64_t n = 0, kept = 5;
+  double x = 0;
+  std::vector<int64_t> list, none = {1};
+  JsonFields fields(json, "c");
+  fields("n", n)("x", x)("list", list)("no", none)("missing", kept);
+  EXPECT_EQ(n, 3);
+  EXPECT_EQ(x, 0.5);
+  EXPECT_EQ(list, (std::vector<int64_t>{1, 2}));
+  EXPECT_TRUE(none.empty());
+  EXPECT_EQ(kept, 5);
+  EXPECT_EQ(message_of([&] { fields.finish(); }), "c: the core knows no member 'far'");
+  EXPECT_EQ(message_of([&] { fields("far", n); }), "c.far must be an integer");
+  EXPECT_EQ(message_of([&] { fields("list", x); }), "c.list must be a number");
+  EXPECT_EQ(message_of([&] { fields.object("n"); }), "c.n must be an object");
+  fields.finish();
 }
 
 }  // namespace

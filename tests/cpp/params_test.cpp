@@ -1,7 +1,9 @@
 // The parameter table without Python: names, order, initial values, calls.
 #include "core/params.h"
 
+#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/ops/allclose.h>
+#include <ATen/ops/equal.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/randn.h>
@@ -47,6 +49,30 @@ TEST(ParamTable, InitialValuesFollowTheirDistribution) {
   EXPECT_LE(tensors[1].abs().max().item<double>(), 0.1);
   EXPECT_NEAR(tensors[1].std().item<double>(), 0.1 / std::sqrt(3.0), 1e-3);
   EXPECT_NEAR(tensors[2].std().item<double>(), 0.02, 5e-4);
+}
+
+TEST(ParamTable, RangeIsTheSlotsOfOneBlock) {
+  ParamTable table;
+  const Scope root(table);
+  root.declare("blocks", {1}, Init::ones());
+  const vpd::nn::Linear first(root / "blocks" / 1, 3, 4), tenth(root / "blocks" / 10, 3, 4);
+  const vpd::SlotRange range = table.range("blocks.1");
+  EXPECT_EQ(range.begin, 1u);
+  EXPECT_EQ(range.end, 3u);  // "blocks.10.weight" is another block's
+  EXPECT_EQ(table.range("none").size(), 0u);
+}
+
+TEST(ParamTable, AGeneratorDecidesTheValues) {
+  ParamTable table;
+  Scope(table).declare("weight", {4, 5}, Init::normal(1));
+  const auto draw = [&](uint64_t seed) {
+    return table.initialise(at::kCPU, at::kFloat, at::detail::createCPUGenerator(seed)).front();
+  };
+  EXPECT_TRUE(at::equal(draw(1), draw(1)));
+  EXPECT_FALSE(at::equal(draw(1), draw(2)));
+  const at::Tensor meta = table.initialise(at::kMeta, at::kHalf).front();
+  EXPECT_TRUE(meta.is_meta());
+  EXPECT_EQ(meta.scalar_type(), at::kHalf);
 }
 
 TEST(Params, TheNumberOfTensorsIsChecked) {

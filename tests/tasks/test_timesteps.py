@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 
@@ -188,7 +189,7 @@ def test_processes_read_their_own_pictures_alone(model, split, monkeypatch):
 
     def gather(found, own, group):
         counted_by.append(own)
-        found[:] = [*counted_by, *[own] * (len(found) - len(counted_by))]
+        found[:] = copy.deepcopy([*counted_by, *[own] * (len(found) - len(counted_by))])
 
     monkeypatch.setattr(dist, "all_gather_object", gather)
     for rank in range(2):

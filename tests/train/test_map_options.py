@@ -143,7 +143,8 @@ def test_contradictions_are_named_before_anything_runs(config, changes, message)
 
 FULL = {
     "weights": "sd.safetensors", "token_length": 40, "hidden": 640, "freeze": "unet",
-    "text_adapter": False, "loop": LoopConfig(batch=1, precision="32", ema=None),
+    "text_adapter": False, "feature_cache": "none",
+    "loop": LoopConfig(batch=1, precision="32", ema=None),
 }  # fmt: skip
 DECODER = 39_176_962  # with maps at strides 2 and 4
 FINEST = 40 * 640 * 9  # weights that 40 maps more at the finest level bring

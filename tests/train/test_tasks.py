@@ -43,7 +43,9 @@ def test_every_task_has_its_config(tmp_path):
     assert config_type("panoptic") is PanopticTrainConfig
     assert config_type("open-panoptic") is OpenTrainConfig
     assert config_type("depth") is DepthTrainConfig
-    with pytest.raises(ValueError, match="one of refer, semantic, panoptic, open-panoptic, depth, got 'edit'"):
+    with pytest.raises(
+        ValueError, match="one of refer, semantic, panoptic, open-panoptic, depth, got 'edit'"
+    ):
         config_type("edit")
     with pytest.raises(TypeError, match="expected a config of vpd train, got dict"):
         train({})

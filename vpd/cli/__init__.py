@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "vpd.cli.evaluate_edit:evaluate",
         "score an editor: similarities, errors and their trade-off",
     ),
+    "serve": ("vpd.cli.serve:serve", "a page on this machine on which models are tried"),
     "ground": (
         "vpd.cli.ground:ground",
         "score the attention maps of words: a pre-trained model's own grounding",
@@ -82,6 +83,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "info memory depth": ("vpd.cli.memory:memory_depth", "the same of vpd train depth"),
     "info memory edit": ("vpd.cli.memory:memory_edit", "the same of vpd train edit"),
+    "info cmake": (
+        "vpd.cli.info:cmake",
+        "the folder in which CMake's find_package(vpd) finds the C++ core",
+    ),
     "info cost": (
         "vpd.cli.cost:cost",
         "FLOP, bytes, memory of a training config, and its time on devices by their data sheets",

@@ -1,9 +1,10 @@
-"""``vpd info``."""
+"""``vpd info`` and ``vpd info cmake``."""
 
 from __future__ import annotations
 
 import os
 import platform
+from pathlib import Path
 from typing import Any
 
 from vpd.cli.answer import Answer
@@ -28,6 +29,23 @@ def info() -> Answer:
         lines.append(f"{title}:")
         lines += [f"  {name:<14} {value}" for name, value in section.items()] or ["  none"]
     return Answer(facts, "\n".join(lines))
+
+
+def cmake() -> Answer:
+    """The prefix under which C++ projects find the core: cmake -DCMAKE_PREFIX_PATH="$(vpd info
+    cmake)" makes find_package(vpd) work."""
+    import vpd
+    from vpd._load import core
+
+    folders = dict.fromkeys([Path(core.__file__).parent, *map(Path, vpd.__path__)])
+    for folder in folders:
+        if (folder / "cmake" / "vpd-config.cmake").is_file():
+            prefix = str(folder.parent)
+            return Answer({"prefix": prefix}, prefix)
+    raise FileNotFoundError(
+        f"expected CMake's files of vpd in {' or '.join(map(str, folders))}, found none: they come "
+        "with `pip install .`"
+    )
 
 
 def _versions() -> dict[str, str]:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from vpd.cli.answer import Answer
+from vpd.cli.found import Found, depth_found, panoptic_found, refer_found, semantic_found
+from vpd.cli.launch import Launcher
 from vpd.cli.models import DType
 from vpd.cli.open_vocabulary import VOCABULARY, is_open, open_asker
 from vpd.cli.options import check_options
+
+if TYPE_CHECKING:
+    from vpd.cli.inputs import Source
 
 Task = Literal["refer", "semantic", "panoptic", "depth"]
 _MAIN = {
@@ -42,16 +49,6 @@ _CHOICES = {
 }
 
 
-class _Found(NamedTuple):
-    result: Any
-    about: dict[str, Any]
-    """What --json says of it."""
-    said: str
-    """The same in words."""
-    noise: Any = None
-    """A picture of what noise does to it."""
-
-
 def predict(
     image: Path,
     text: str | None = None,
@@ -76,6 +73,8 @@ def predict(
     every: int = 1,
     npz: bool = False,
     figure: bool = True,
+    launcher: Launcher = "local",
+    workers: int = 2,
     device: str = "cpu",
     dtype: DType = "float32",
 ) -> Answer:
@@ -122,6 +121,9 @@ def predict(
         every: of a video: every so manyth frame
         npz: also write NAME.npz with everything as arrays
         figure: write the figure
+        launcher: local: here; ray: in workers of a Ray cluster, or of this machine if there is
+            none; out must be on a file system that they share
+        workers: of ray: how many; each has the model in memory
         device: cpu, cuda or cuda:N
         dtype: precision of the networks
     """
@@ -139,37 +141,85 @@ def predict(
     if protocol is not None and not steps:
         raise ValueError("protocol is that of steps, e.g. --steps 0,100,500")
     known = count(image, _OWN, every)
-    ask = _asker(task, model, given, device, dtype)
+    ready = partial(_ready, task, model, given, device, dtype, _Saving(task, out, figure, npz))
+    pictures = sources(image, _OWN, every)
+    if launcher == "ray":
+        from vpd.train.workers import spread
+
+        outcomes = spread(ready, pictures, workers, gpu=device.startswith("cuda"))
+    else:
+        outcomes = map(ready(), pictures)
     done: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
     lines: list[str] = []
-    several = image.is_dir()
-    bar = tqdm(total=known, unit="image", disable=known == 1 or not sys.stderr.isatty())
-    with bar:
-        for source in sources(image, _OWN, every):
-            try:
-                found = ask(source.image)
-            except (ValueError, OSError) as error:
-                if not several:
-                    raise
-                failed.append({"image": source.where, "error": " ".join(str(error).split())})
-                tqdm.write(f"vpd: failed: {failed[-1]['error']}", file=sys.stderr)
+    with tqdm(total=known, unit="image", disable=known == 1 or not sys.stderr.isatty()) as bar:
+        for outcome in outcomes:
+            bar.update()
+            if outcome.error is not None:
+                if not image.is_dir():
+                    raise outcome.error
+                told = " ".join(str(outcome.error).split())
+                failed.append({"image": outcome.where, "error": told})
+                tqdm.write(f"vpd: failed: {told}", file=sys.stderr)
                 continue
-            finally:
-                bar.update()
-            files = [found.result.save(out / f"{source.name}{ending}") for ending in _MAIN[task]]
-            if figure:
-                files.append(found.result.save(out / f"{source.name}.figure.png"))
-            if found.noise is not None:
-                files.append(found.noise.save(out / f"{source.name}.noise.png"))
-            if npz:
-                files.append(found.result.save(out / f"{source.name}.npz"))
-            row = {"image": source.where, "files": [str(file) for file in files]}
-            done.append(row | found.about)
-            lines.append(f"{source.where}: {found.said} -> {files[0]}")
+            if outcome.about.get("truncated"):
+                print("vpd: warning: the sentence is longer than the model reads", file=sys.stderr)
+            files = [str(file) for file in outcome.files]
+            done.append({"image": outcome.where, "files": files} | outcome.about)
+            lines.append(f"{outcome.where}: {outcome.said} -> {files[0]}")
     lines += [f"failed: {row['error']}" for row in failed]
     data = {"task": task, "results": done, "failed": failed} | ({"text": text} if text else {})
     return Answer(data, "\n".join(lines), code=1 if failed else 0)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of one picture."""
+
+    where: str
+    files: list[Path] = field(default_factory=list)
+    about: dict[str, Any] = field(default_factory=dict)
+    said: str = ""
+    error: Exception | None = None
+
+
+class _Saving(NamedTuple):
+    """Which files are written of a picture."""
+
+    task: Task
+    out: Path
+    figure: bool
+    npz: bool
+
+    def __call__(self, found: Found, name: str) -> list[Path]:
+        endings = [*_MAIN[self.task], *[".figure.png"] * self.figure]
+        files = [found.result.save(self.out / f"{name}{ending}") for ending in endings]
+        if found.noise is not None:
+            files.append(found.noise.save(self.out / f"{name}.noise.png"))
+        if self.npz:
+            files.append(found.result.save(self.out / f"{name}.npz"))
+        return files
+
+
+def _ready(
+    task: Task,
+    model: str | None,
+    given: dict[str, Any],
+    device: str,
+    dtype: DType,
+    save: _Saving,
+) -> Callable[[Source], _Outcome]:
+    """Loads a model; predicts and writes one picture. What it says can be pickled."""
+    ask = _asker(task, model, given, device, dtype)
+
+    def predicted(source: Source) -> _Outcome:
+        try:
+            found = ask(source.image)
+        except (ValueError, OSError) as error:
+            return _Outcome(source.where, error=error)
+        return _Outcome(source.where, save(found, source.name), found.about, found.said)
+
+    return predicted
 
 
 def _asker(
@@ -178,7 +228,7 @@ def _asker(
     given: dict[str, Any],
     device: str,
     dtype: DType,
-) -> Callable[[Any], _Found]:
+) -> Callable[[Any], Found]:
     """Predicts one picture."""
     from vpd.cli.models import DEFAULTS, dense_model, refer_model
 
@@ -190,20 +240,20 @@ def _asker(
         segmenter = refer_model(name, given["weights"], device, dtype, given["token_length"])
         protocol = given["protocol"] or "latent_match"
         noisy = _under_noise(segmenter, protocol, given["steps"] or [])
-        return lambda image: _refer(image, text, segmenter, noisy)
+        return lambda image: refer_found(image, text, segmenter, noisy)
     chosen = {key: given[key] for key in _CHOICES[task] if given[key] is not None}
     if task == "panoptic" and is_open(model, given):
         look = open_asker(model, given, device, dtype, chosen)
-        return lambda image: _panoptic(look(image))
+        return lambda image: panoptic_found(look(image))
     strange = [key for key in VOCABULARY if given[key] is not None]
     if strange:
         raise ValueError(f"{strange[0]} needs an open-vocabulary model, got {name}")
     network = dense_model(task, name, device, dtype)
     if task == "depth":
-        return lambda image: _depth(network(image, **chosen))
+        return lambda image: depth_found(network(image, **chosen))
     if given["text"] is not None:
         chosen["words"] = words_said(given["text"], getattr(network.config, "condition", ""))
-    said = _semantic if task == "semantic" else _panoptic
+    said = semantic_found if task == "semantic" else panoptic_found
     return lambda image: said(network(image, **chosen))
 
 
@@ -219,51 +269,3 @@ def _under_noise(segmenter: Any, protocol: str, steps: list[int]) -> dict[str, A
 
     noises = {f"t = {t}": at_timestep(protocol, t, segmenter.config.noise) for t in steps}
     return {name: under(segmenter, noise) for name, noise in noises.items()}
-
-
-def _refer(image: Any, text: str, segmenter: Any, noisy: dict[str, Any]) -> _Found:
-    from vpd.viz import noise_figure
-
-    result = segmenter(image, text)
-    drawn = noise_figure({name: one(image, text) for name, one in noisy.items()}) if noisy else None
-    if result.truncated:
-        print("vpd: warning: the sentence is longer than the model reads", file=sys.stderr)
-    about = {
-        "mask_pixels": int(result.mask.sum()),
-        "pixels": int(result.mask.size),
-        "largest_probability": float(result.probability.max()),
-        "truncated": result.truncated,
-    }
-    return _Found(result, about, f"{result.mask.mean():.1%} of it", drawn)
-
-
-def _semantic(result: Any) -> _Found:
-    shares = result.shares
-    top = ", ".join(f"{name} {share:.0%}" for name, share in list(shares.items())[:5])
-    return _Found(result, {"shares": shares, "pixels": int(result.classes.size)}, top)
-
-
-def _panoptic(result: Any) -> _Found:
-    counts: dict[str, int] = {}
-    for segment in result.segments:
-        name = result.names[segment.category]
-        counts[name] = counts.get(name, 0) + 1
-    about = {
-        "segments": [
-            {"id": own.id, "name": result.names[own.category], "score": own.score, "pixels": area}
-            for own, area in zip(result.segments, result.label.areas(), strict=True)
-        ],
-        "pixels": int(result.ids.size),
-    }
-    said = ", ".join(f"{count} {name}" for name, count in counts.items())
-    return _Found(result, about, said or "no segment")
-
-
-def _depth(result: Any) -> _Found:
-    depth = result.depth_m
-    about = {
-        "least_m": float(depth.min()),
-        "mean_m": float(depth.mean()),
-        "greatest_m": float(depth.max()),
-    }
-    return _Found(result, about, f"{about['least_m']:.2f} to {about['greatest_m']:.2f} m")

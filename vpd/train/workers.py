@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -44,7 +45,8 @@ def cluster(cpus: int) -> Iterator[Any]:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # A cluster has its own CPUs.
         here = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": cpus}
-        ray.init(log_to_driver=False, include_dashboard=False, **here)
+        quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+        ray.init(include_dashboard=False, **quiet, **here)
     try:
         yield ray
     finally:
@@ -65,7 +67,8 @@ def spread(
     job.
 
     Args:
-        ready: Called in each worker; returns what does a part. Both are pickled.
+        ready: Called in each worker, in the folder that this process is in; returns what does a
+            part. Parts, what they give and ``ready`` are pickled.
         parts: Taken as they are needed.
         workers: How many at a time; in a cluster, as many of them as it has room for.
         gpu: Each has one to itself.
@@ -86,7 +89,7 @@ def spread(
         needs = {"num_cpus": threads, "num_gpus": int(gpu)}
         workers = min(workers, _room(ray, needs))
         actor = ray.remote(**needs, max_restarts=0)(_Worker)
-        start = partial(actor.remote, ready, threads)
+        start = partial(actor.remote, ready, threads, os.getcwd())
         yield from _in_order(ray, start, parts, workers)
 
 
@@ -140,8 +143,10 @@ class _Refused:
 class _Worker:
     """What runs in a process of its own."""
 
-    def __init__(self, ready: Callable[[], Callable[[Any], Any]], threads: int) -> None:
-        self._ready, self._threads = ready, threads
+    def __init__(
+        self, ready: Callable[[], Callable[[Any], Any]], threads: int, folder: str
+    ) -> None:
+        self._ready, self._threads, self._folder = ready, threads, folder
         self._work: Callable[[Any], Any] | None = None
 
     def do(self, part: Any) -> Any:
@@ -151,6 +156,7 @@ class _Worker:
                 import cv2
                 import torch
 
+                os.chdir(self._folder)
                 torch.set_num_threads(self._threads)
                 cv2.setNumThreads(self._threads)
                 self._work = self._ready()
