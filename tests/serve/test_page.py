@@ -18,6 +18,9 @@ import cv2
 import numpy as np
 import pytest
 
+from vpd.serve.answers import Served
+from vpd.serve.limits import Limits
+
 ROOT = Path(__file__).parent.parent.parent
 PICTURE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 
@@ -119,6 +122,17 @@ def test_other_pages_are_refused(page):
     assert config["analytics_enabled"] is False
     assert ask(page, "/gradio_api/run/answer", b"{}")[0] == 404
     assert "://" not in "".join(config["stylesheets"])
+
+
+def test_a_port_in_use(page):
+    from vpd.serve.page import running
+
+    port = int(page.address.rpartition(":")[2])
+    own = [Served("tiny", "refer", page.model)]
+    with pytest.raises(OSError, match=f"port {port} .* in use"), running(own, Limits(), port):
+        pass
+    assert len(list(page.folder.glob("vpd-serve-*"))) == 1
+    assert ask(page, "/config")[0] == 200
 
 
 def test_without_gradio_one_message(monkeypatch):
