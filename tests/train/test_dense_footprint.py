@@ -182,7 +182,10 @@ print(json.dumps([found.peak - found.weights, peak_resident() - before]))
         pytest.param(
             "semantic", {"freeze": "unet", "recompute": "all"}, id="classes-frozen-recomputed"
         ),
-        pytest.param("semantic", {"freeze": "unet", "text_adapter": False}, id="classes-cached"),
+        pytest.param(
+            "semantic", {"freeze": "unet", "text_adapter": False}, id="classes-cached",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             "semantic", {"freeze": "unet", "augment": "full", "head": "uper", "auxiliary": True},
             id="classes-uper-augmented", marks=pytest.mark.slow,

@@ -157,8 +157,14 @@ print(json.dumps([found.peak - found.weights, peak_resident() - before]))
         pytest.param({}, id="fine-tuned", marks=pytest.mark.slow),
         pytest.param({"recompute": "all"}, id="recomputed", marks=pytest.mark.slow),
         pytest.param({"freeze": "unet"}, id="frozen"),
-        pytest.param({"freeze": "unet", "recompute": "all"}, id="frozen-recomputed"),
-        pytest.param({"freeze": "unet", "frozen_dtype": "bfloat16"}, id="frozen-bfloat16"),
+        pytest.param(
+            {"freeze": "unet", "recompute": "all"}, id="frozen-recomputed", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            {"freeze": "unet", "frozen_dtype": "bfloat16"},
+            id="frozen-bfloat16",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_prediction_is_what_is_measured(changes):
