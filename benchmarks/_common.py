@@ -6,6 +6,8 @@ import argparse
 import json
 import os
 import platform
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,14 @@ def machine() -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "versions": versions,
     }
+
+
+def fresh(script: str, *words: str, quick: bool = False) -> dict[str, Any]:
+    """What a script prints last, one JSON object, in a process of its own: nothing was in memory
+    before it."""
+    command = [sys.executable, script, *words, *(["--quick"] if quick else [])]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def check(name: str, value: float, limit: float) -> dict[str, Any]:

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -25,7 +23,7 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _common import check, machine, report
+from _common import check, fresh, machine, report
 from unet import build, inputs
 
 import vpd
@@ -91,10 +89,8 @@ def measure_memory(kind: str, args: argparse.Namespace) -> None:
 
 
 def memory(kind: str, args: argparse.Namespace) -> float:
-    command = [sys.executable, __file__, "--memory-of", kind, "--size", str(args.size)]
-    command += ["--guidance", str(args.guidance), *(["--quick"] if args.quick else [])]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ)
-    return json.loads(done.stdout.splitlines()[-1])["mib"]
+    words = ("--memory-of", kind, "--size", str(args.size), "--guidance", str(args.guidance))
+    return fresh(__file__, *words, quick=args.quick)["mib"]
 
 
 def main() -> None:

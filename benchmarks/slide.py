@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _common import check, machine, report
+from _common import check, fresh, machine, report
 
 from vpd.memory import peak_resident, set_freed_memory
 from vpd.tasks import store
@@ -92,10 +91,8 @@ def main() -> None:
     if args.inner:
         measure(args.model, height, width)
         return
-    command = [sys.executable, __file__, "--inner", *(["--quick"] if args.quick else [])]
-    command += ["--model", args.model] if args.model else []
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    found = json.loads(done.stdout.splitlines()[-1])
+    chosen = ("--model", args.model) if args.model else ()
+    found = fresh(__file__, "--inner", *chosen, quick=args.quick)
     report(
         {
             "benchmark": "slide",

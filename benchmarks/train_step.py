@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -25,7 +23,7 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _common import check, machine, report
+from _common import check, fresh, machine, report
 from unet import build, inputs
 
 import vpd
@@ -97,10 +95,8 @@ def measure_memory(kind: str, size: int, quick: bool) -> None:
 
 
 def memory(kind: str, args: argparse.Namespace) -> float:
-    command = [sys.executable, __file__, "--memory-of", kind, "--size", str(args.size)]
-    command += ["--quick"] if args.quick else []
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ)
-    return json.loads(done.stdout.splitlines()[-1])["gb"]
+    words = ("--memory-of", kind, "--size", str(args.size))
+    return fresh(__file__, *words, quick=args.quick)["gb"]
 
 
 def main() -> None:

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,7 +18,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _common import check, machine, report
+from _common import check, fresh, machine, report
 
 import vpd
 from vpd.memory import peak_resident, reset_peak, resident
@@ -80,20 +78,8 @@ def measure_memory(kind: str, size: int, dtype: torch.dtype, quick: bool) -> Non
 
 
 def memory(kind: str, args: argparse.Namespace) -> float:
-    command = [
-        sys.executable,
-        __file__,
-        "--memory-of",
-        kind,
-        "--size",
-        str(args.size),
-        "--dtype",
-        args.dtype,
-    ]
-    if args.quick:
-        command.append("--quick")
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ)
-    return json.loads(done.stdout.splitlines()[-1])["mib"]
+    words = ("--memory-of", kind, "--size", str(args.size), "--dtype", args.dtype)
+    return fresh(__file__, *words, quick=args.quick)["mib"]
 
 
 def main() -> None:

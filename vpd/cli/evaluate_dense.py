@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vpd.cli.answer import Answer, plain
-from vpd.cli.launch import Launch, scored
+from vpd.cli.answer import Answer
+from vpd.cli.launch import Launch, answered
 from vpd.cli.models import DType
 
 if TYPE_CHECKING:
@@ -57,38 +56,6 @@ def evaluate_dense(
         protocol, t: Noise instead of the model's own, if there is a protocol.
         conditions: Options of :func:`vpd.tasks.evaluation.under`.
     """
-    test = {name: value for name, value in test.items() if value is not None}
-    if task == "semantic":
-        test.setdefault("batch", 16)
-    elif "batch" in test:
-        one = "window" if task == "depth" else "image"
-        raise ValueError(f"batch is no option of {task}, which predicts one {one} after another")
-    elif data == "nyuv2":
-        test.setdefault("crop", "nyu_eigen")
-    ready = partial(
-        _ready, task, model, data, split, where, test, protocol, t, conditions, launch.device, dtype
-    )
-    found = scored(ready, launch)
-    if found is None:
-        return None
-    result = found.to_dict()
-    result["protocol"] = {"model": model, **result["protocol"]}
-    return Answer(plain(result), f"{model} on {found.table()}")
-
-
-def _ready(
-    task: Any,
-    model: str,
-    data: Any,
-    split: str,
-    where: dict[str, Any],
-    test: dict[str, Any],
-    protocol: str | None,
-    t: int,
-    conditions: dict[str, Any],
-    device: str,
-    dtype: DType,
-) -> Callable[[Group], DenseEvaluation]:
     from vpd.cli.models import dense_model
     from vpd.data.dense import dense_samples
     from vpd.tasks import evaluate_dense as dense
@@ -97,21 +64,33 @@ def _ready(
     from vpd.tasks.maps import at_timestep
     from vpd.train.distributed import first_in_turn
 
-    floors = None
-    with first_in_turn():  # which renders what is not there yet
-        samples = dense_samples(task, data, split, **where)
-        if data == "tabletop" and where["root"] is None:
-            floors = dense_samples(task, data, "train")
-    network: Any = dense_model(task, model, device, dtype)
-    _check_adapter(network.config, conditions["text_adapter"])
-    noise = None if protocol is None else at_timestep(protocol, t, network.config.noise)
-    network = under(network, noise, **conditions)
-    score: Any = {
-        "semantic": dense.evaluate_semantic,
-        "panoptic": evaluate_panoptic,
-        "depth": dense.evaluate_depth,
-    }[task]
-    return lambda group: score(network, samples, floors=floors, group=group, **test)
+    test = {name: value for name, value in test.items() if value is not None}
+    if task == "semantic":
+        test.setdefault("batch", 16)
+    elif "batch" in test:
+        one = "window" if task == "depth" else "image"
+        raise ValueError(f"batch is no option of {task}, which predicts one {one} after another")
+    elif data == "nyuv2":
+        test.setdefault("crop", "nyu_eigen")
+
+    def ready() -> Callable[[Group], DenseEvaluation]:
+        floors = None
+        with first_in_turn():  # which renders what is not there yet
+            samples = dense_samples(task, data, split, **where)
+            if data == "tabletop" and where["root"] is None:
+                floors = dense_samples(task, data, "train")
+        network: Any = dense_model(task, model, launch.device, dtype)
+        _check_adapter(network.config, conditions["text_adapter"])
+        noise = None if protocol is None else at_timestep(protocol, t, network.config.noise)
+        network = under(network, noise, **conditions)
+        score: Any = {
+            "semantic": dense.evaluate_semantic,
+            "panoptic": evaluate_panoptic,
+            "depth": dense.evaluate_depth,
+        }[task]
+        return lambda group: score(network, samples, floors=floors, group=group, **test)
+
+    return answered(ready, launch, model)
 
 
 def _check_adapter(config: Any, wanted: bool | None) -> None:

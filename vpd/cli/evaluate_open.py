@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vpd.cli.answer import Answer, plain
-from vpd.cli.launch import Launch, scored
+from vpd.cli.answer import Answer
+from vpd.cli.launch import Launch, answered
 from vpd.cli.models import DType
 
 if TYPE_CHECKING:
@@ -40,41 +39,25 @@ def evaluate_open_model(
         test: Options of :func:`vpd.tasks.evaluate_open.evaluate_open`; those that are None are left
             to it.
     """
+    from vpd.cli.open_vocabulary import open_model
+    from vpd.data.panoptic import panoptic_samples
+    from vpd.tasks.evaluate_open import evaluate_open
+    from vpd.train.distributed import first_in_turn
     from vpd.vocabulary import Vocabulary
 
     where = {name: value for name, value in where.items() if value is not None}
     test = {name: value for name, value in test.items() if value is not None}
     if "vocabulary" in test:
         test["vocabulary"] = Vocabulary.named(test["vocabulary"])
-    ready = partial(_ready, model, weights, data, split, where, test, launch.device, dtype)
-    found = scored(ready, launch)
-    if found is None:
-        return None
+
+    def ready() -> Callable[[Group], DenseEvaluation]:
+        floors = None
+        with first_in_turn():  # which renders what is not there yet
+            samples = panoptic_samples(data, split, **where)
+            if data == "tabletop" and "root" not in where:
+                floors = panoptic_samples(data, "train", by=where.get("by", "shape"))
+        network = open_model(model, weights, launch.device, dtype)
+        return lambda group: evaluate_open(network, samples, floors=floors, group=group, **test)
+
     name: str | list[str] = [str(path) for path in weights] if weights else model
-    result = found.to_dict()
-    result["protocol"] = {"model": name, **result["protocol"]}
-    return Answer(plain(result), f"{name} on {found.table()}")
-
-
-def _ready(
-    model: str,
-    weights: list[Path] | None,
-    data: Any,
-    split: str,
-    where: dict[str, Any],
-    test: dict[str, Any],
-    device: str,
-    dtype: DType,
-) -> Callable[[Group], DenseEvaluation]:
-    from vpd.cli.open_vocabulary import open_model
-    from vpd.data.panoptic import panoptic_samples
-    from vpd.tasks.evaluate_open import evaluate_open
-    from vpd.train.distributed import first_in_turn
-
-    floors = None
-    with first_in_turn():  # which renders what is not there yet
-        samples = panoptic_samples(data, split, **where)
-        if data == "tabletop" and "root" not in where:
-            floors = panoptic_samples(data, "train", by=where.get("by", "shape"))
-    network = open_model(model, weights, device, dtype)
-    return lambda group: evaluate_open(network, samples, floors=floors, group=group, **test)
+    return answered(ready, launch, name)

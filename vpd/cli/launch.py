@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
+from vpd.cli.answer import Answer, plain
+
 if TYPE_CHECKING:
+    from vpd.tasks.dense_evaluation import DenseEvaluation
     from vpd.tasks.shares import Group
 
-__all__ = ["Launch", "Launcher", "scored"]
+__all__ = ["Launch", "Launcher", "answered", "scored"]
 
 R = TypeVar("R")
 Launcher = Literal["local", "ray"]
@@ -27,11 +30,25 @@ class Launch(NamedTuple):
         return self.device.startswith("cuda")
 
 
+def answered(
+    ready: Callable[[], Callable[[Group], DenseEvaluation]],
+    launch: Launch,
+    name: str | list[str],
+) -> Answer | None:
+    """Scores a model of that name on a data set: :func:`scored`, as an answer."""
+    found = scored(ready, launch)
+    if found is None:
+        return None
+    result = found.to_dict()
+    result["protocol"] = {"model": name, **result["protocol"]}
+    return Answer(plain(result), f"{name} on {found.table()}")
+
+
 def scored(ready: Callable[[], Callable[[Group], R]], launch: Launch) -> R | None:
     """Scores a model on a data set.
 
     Args:
-        ready: Loads both; returns what scores with a group. Picklable.
+        ready: Loads both; returns what scores with a group. Ray pickles it.
 
     Returns:
         None in a process beside which another one answers.

@@ -18,11 +18,11 @@ from vpd.train.dense_footprint import dense_footprint
 from vpd.train.dense_stream import Augment, StreamedTable
 from vpd.train.dense_table import DenseTable, ResidentTable, Target
 from vpd.train.dense_training import DenseRun, DenseTraining
-from vpd.train.distributed import first_in_turn, present, wait
+from vpd.train.distributed import first_in_turn, wait
 from vpd.train.frozen import check_frozen, hold_frozen, restore_frozen
 from vpd.train.loop import fit, resolve_precision
 from vpd.train.output_cache import CachedOutputs
-from vpd.train.parts import Shares
+from vpd.train.parts import begun
 from vpd.train.picture_latents import reproducible
 from vpd.train.saving import save_trained
 from vpd.train.time_path import restore_time_path
@@ -105,9 +105,7 @@ def run(config: Any, recipe: Recipe) -> dict[str, float]:
         ValueError: A batch that does not divide among the processes, and other mistakes in the
             config.
     """
-    shares = Shares(config.loop.batch, config.loop.micro_batch, present())
-    config = replace(config, progress=config.progress and shares.processes.first)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    config, shares, device = begun(config)
     check_frozen(config, device)
     with first_in_turn():
         train, val = samples(recipe.task, config.data, config.progress)

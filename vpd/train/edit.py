@@ -15,7 +15,7 @@ from vpd.data.edit import EditAugmentation
 from vpd.data.tabletop.splits import cache_beside
 from vpd.tasks import store
 from vpd.tasks.editor import Editor, EditorConfig
-from vpd.train.distributed import first_in_turn, present, wait
+from vpd.train.distributed import first_in_turn, wait
 from vpd.train.edit_config import EditData, EditTrainConfig
 from vpd.train.edit_pairs import Pairs, training_pairs, val_pairs
 from vpd.train.edit_table import (
@@ -29,7 +29,7 @@ from vpd.train.edit_table import (
 from vpd.train.edit_training import EditRun, EditTraining, Instructions, edit_probe
 from vpd.train.footprint import Footprint, counted
 from vpd.train.loop import fit
-from vpd.train.parts import Shares
+from vpd.train.parts import begun
 from vpd.train.saving import save_trained
 
 __all__ = ["EditData", "EditTrainConfig", "build", "edit_footprint", "train"]
@@ -61,9 +61,7 @@ def train(config: EditTrainConfig) -> dict[str, float]:
         ValueError: A batch that does not divide among the processes, and other mistakes in the
             config.
     """
-    shares = Shares(config.loop.batch, config.loop.micro_batch, present())
-    config = replace(config, progress=config.progress and shares.processes.first)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    config, shares, device = begun(config)
     model = build(config).to(device)
     with first_in_turn():
         pairs = training_pairs(config.data, config.progress)

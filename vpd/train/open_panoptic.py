@@ -14,7 +14,7 @@ import torch
 from vpd.data.panoptic import PanopticName, panoptic_samples
 from vpd.data.tabletop.splits import cache_beside
 from vpd.tasks.open_panoptic import OpenPanopticSegmenter
-from vpd.train.distributed import first_in_turn, present, wait
+from vpd.train.distributed import first_in_turn, wait
 from vpd.train.loop import fit
 from vpd.train.open_captions import captions_of
 from vpd.train.open_config import OpenTrainConfig
@@ -23,7 +23,7 @@ from vpd.train.open_model import build_open, names_of
 from vpd.train.open_stream import OpenStream
 from vpd.train.open_table import OpenPictures, OpenTable
 from vpd.train.open_training import OpenRun, OpenTraining
-from vpd.train.parts import Shares
+from vpd.train.parts import begun
 from vpd.train.saving import save_trained
 from vpd.vocabulary import Vocabulary
 
@@ -46,9 +46,7 @@ def train(config: OpenTrainConfig) -> dict[str, float]:
         ValueError: Mistakes in the config, or a training set without pictures of what is not held
             out.
     """
-    shares = Shares(config.loop.batch, config.loop.micro_batch, present())
-    config = replace(config, progress=config.progress and shares.processes.first)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    config, shares, device = begun(config)
     with first_in_turn():
         source = _samples(config, config.data.split, config.data.limit)
         val = _samples(config, config.data.val_split)

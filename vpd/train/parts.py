@@ -3,15 +3,18 @@ whole."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import lightning.pytorch as pl
+import torch
 from torch import Tensor
 
 from vpd.train.distributed import Processes, present, total
 
-__all__ = ["PartsTraining", "Shares"]
+__all__ = ["PartsTraining", "Shares", "begun"]
+
+C = TypeVar("C")
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,19 @@ class Shares:
         batch norms see together does not depend on how many processes it is divided among."""
         start = (number * self.processes.count + self.processes.rank) * self.rows
         return slice(start, start + self.rows)
+
+
+def begun(config: C) -> tuple[C, Shares, torch.device]:
+    """What every training starts with: its config, where bars are the first process's alone; how a
+    batch is divided among the processes that are there; the device to train on.
+
+    Raises:
+        ValueError: A batch that does not divide among them.
+    """
+    own: Any = config
+    shares = Shares(own.loop.batch, own.loop.micro_batch, present())
+    own = replace(own, progress=own.progress and shares.processes.first)
+    return own, shares, torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class PartsTraining(pl.LightningModule):

@@ -11,12 +11,12 @@ import torch
 from vpd.data.tabletop.splits import cache_beside
 from vpd.tasks.evaluate import evaluate_refer
 from vpd.tasks.refer import ReferSegmenter
-from vpd.train.distributed import first_in_turn, group, present, wait
+from vpd.train.distributed import first_in_turn, group, wait
 from vpd.train.feature_cache import CachedFeatures, keeps_outputs
 from vpd.train.footprint import footprint
 from vpd.train.frozen import check_frozen, hold_frozen, restore_frozen
 from vpd.train.loop import fit, resolve_precision
-from vpd.train.parts import Shares
+from vpd.train.parts import begun
 from vpd.train.picture_latents import reproducible
 from vpd.train.refer_config import ReferData, ReferTrainConfig
 from vpd.train.refer_data import training_data, val_samples
@@ -76,9 +76,7 @@ def train(config: ReferTrainConfig) -> dict[str, float]:
         ValueError: A batch that does not divide among the processes, and other mistakes in the
             config.
     """
-    shares = Shares(config.loop.batch, config.loop.micro_batch, present())
-    config = replace(config, progress=config.progress and shares.processes.first)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    config, shares, device = begun(config)
     check_frozen(config, device)
     model = build(config)
     hold_frozen(model, config)
