@@ -81,7 +81,7 @@ $(STAMPS)/vpd: $(STAMPS)/torch pyproject.toml $(CPP)
 	@touch $@
 
 $(STAMPS)/dev: $(STAMPS)/vpd tools/extras.py
-	$(PY) tools/extras.py train test lint docs | $(PY) -m pip install -r /dev/stdin
+	$(PY) tools/extras.py dev | $(PY) -m pip install -r /dev/stdin
 	@touch $@
 
 # The C++ tests are added to the folder that pip built in, so the core is compiled once.

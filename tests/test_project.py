@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 import vpd
+from vpd import _build
 from vpd.cli import COMMANDS
 from vpd.cli.parser import parse
 
@@ -60,9 +61,12 @@ def test_unknown_public_name():
 
 
 def test_version_is_the_same_everywhere():
-    version = PYPROJECT["project"]["version"]
-    assert vpd.__version__ == version
-    assert find(r"SKBUILD_PROJECT_VERSION ([\d.]+)\)", "CMakeLists.txt") == version
+    """Python's metadata and CMake read it where it stands."""
+    version = vpd.__version__
+    assert PYPROJECT["project"]["dynamic"] == ["version"]
+    assert PYPROJECT["tool"]["scikit-build"]["metadata"]["version"]["input"] == "vpd/__init__.py"
+    assert find(r'^__version__ = "([\d.]+)"$', "vpd/__init__.py") == version
+    assert _build.facts()["vpd"] == version
     assert find(r"^version: (.+)$", "CITATION.cff") == version
     assert find(r"^## \[(Unreleased|" + re.escape(version) + r")\]", "CHANGELOG.md")
 
@@ -71,7 +75,7 @@ def test_pytorch_version_is_the_same_everywhere():
     pin = find(r"torch==(\d+\.\d+)\.", "Makefile")
     assert f"torch=={pin}.*" in PYPROJECT["build-system"]["requires"]
     assert f"torch=={pin}.*" in PYPROJECT["project"]["dependencies"]
-    assert find(r'_BUILT_FOR = "(.+)"', "vpd/_load.py") == pin
+    assert _build.facts()["torch"].startswith(f"{pin}.")
 
 
 def test_hooks_use_the_linters_of_the_lint_extra():
@@ -138,3 +142,17 @@ def test_shipped_files_are_small():
     sizes = {p: p.stat().st_size for p in (ROOT / "vpd" / "zoo").rglob("*") if p.is_file()}
     assert all(size <= 20 * 2**20 for size in sizes.values())
     assert sum(sizes.values()) <= 55 * 2**20
+
+
+def test_extras_are_resolved_without_pip():
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    script = [sys.executable, ROOT / "tools" / "extras.py"]
+    done = subprocess.run([*script, "dev"], capture_output=True, text=True, check=True)
+    found = done.stdout.splitlines()
+    assert len(found) == len(set(found))
+    assert not any(line.startswith("vpd[") for line in found)
+    for name in ("train", "ray", "bench", "test", "lint", "docs"):
+        assert {line for line in extras[name] if not line.startswith("vpd[")} <= set(found)
+    done = subprocess.run([*script, "trian"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "got trian" in done.stderr

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
-_BUILT_FOR = "2.13"
+from vpd import _build
 
+_build.check()
 try:
     from vpd import _C as core
 except ImportError as error:
-    import vpd
-
-    built = sorted(path.name for folder in vpd.__path__ for path in Path(folder).glob("_C.*.so"))
     raise ImportError(
-        f"vpd's compiled core did not load: {error}. "
-        f"Installed PyTorch: {torch.__version__}, vpd expects {_BUILT_FOR}.*; "
-        f"compiled files found: {built or 'none'}. Rebuild it against this PyTorch with: "
-        "pip install --no-build-isolation ."
+        f"vpd's compiled core {_build.core_file()} did not load: {error}. Found PyTorch "
+        f"{torch.__version__}, built with: {_build.facts()}. Build it anew with: {_build.REBUILD}"
     ) from error
 
 __all__ = ["core"]
