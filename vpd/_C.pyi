@@ -56,6 +56,7 @@ __all__: list[str] = [
     "category_logits",
     "clean_text",
     "contrastive_loss",
+    "cpu_level",
     "daam",
     "daam_expanded",
     "daam_normalized",
@@ -69,6 +70,7 @@ __all__: list[str] = [
     "kmeans",
     "kmeans_from",
     "kmeans_seeds",
+    "loop_threads",
     "mask2former_cost",
     "mask2former_from_transformers",
     "mask2former_loss",
@@ -1072,6 +1074,7 @@ def clean_text(text: str) -> str: ...
 def contrastive_loss(
     image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor
 ) -> torch.Tensor: ...
+def cpu_level() -> str: ...
 def daam(layers: collections.abc.Sequence[torch.Tensor], size: tuple[int, ...]) -> torch.Tensor:
     """
     [B, heads, N, h, w] of each layer -> [B, N, *size]
@@ -1113,6 +1116,7 @@ def kmeans(
 ) -> KMeans: ...
 def kmeans_from(points: torch.Tensor, centroids: torch.Tensor, iterations: int) -> KMeans: ...
 def kmeans_seeds(points: torch.Tensor, clusters: int, seed: int, restart: int) -> torch.Tensor: ...
+def loop_threads() -> int: ...
 def mask2former_cost(
     logits: torch.Tensor,
     masks: torch.Tensor,

@@ -1,6 +1,8 @@
 // vpd._C: the only place where the core meets Python. One bind_*.cpp per area.
 #include "bind/network.h"
 #include "core/memory.h"
+#include "core/threads.h"
+#include "ops/cpu/cpu_level.h"
 
 namespace vpd::bind {
 
@@ -35,6 +37,8 @@ PYBIND11_MODULE(_C, module) {
       .value("kept", vpd::FreedMemory::kKept)
       .value("returned", vpd::FreedMemory::kReturned);
   module.def("set_freed_memory", &vpd::set_freed_memory, py::arg("policy"));
+  module.def("loop_threads", &vpd::loop_threads);
+  module.def("cpu_level", [] { return vpd::ops::cpu::name_of(vpd::ops::cpu::cpu_level()); });
   vpd::bind::bind_adapters(module);
   vpd::bind::bind_autoencoder(module);
   vpd::bind::bind_clip_image(module);

@@ -4,12 +4,17 @@
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
+#include "ops/flash_attention.h"
+
 namespace vpd::ops {
 
 at::Tensor sdpa(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                 const std::optional<at::Tensor>& mask, bool causal, double scale) {
   const bool differentiated =
       at::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad());
+  if (!differentiated && !mask && !causal && flash_attention_pays(q, scale)) {
+    return flash_attention(q, k, v, scale);
+  }
   if (!differentiated || !q.device().is_cpu() || !at::isReducedFloatingType(q.scalar_type())) {
     return at::scaled_dot_product_attention(q, k, v, mask, /*dropout_p=*/0.0, causal, scale);
   }

@@ -12,6 +12,8 @@
 #include <cmath>
 #include <cstdint>
 
+#include "ops/cpu/cpu_level.h"
+
 #define VPD_INLINE inline __attribute__((always_inline))
 
 namespace vpd::ops::cpu {
@@ -37,18 +39,10 @@ __attribute__((target(VPD_AVX512))) void run_avx512(Args... args) {
   Kernel::run(args...);
 }
 
-enum class Level { kBaseline, kAVX2, kAVX512 };
-
-inline Level cpu_level() {
-  static const Level level = __builtin_cpu_supports("x86-64-v4")   ? Level::kAVX512
-                             : __builtin_cpu_supports("x86-64-v3") ? Level::kAVX2
-                                                                   : Level::kBaseline;
-  return level;
-}
-
 template <typename Kernel, typename... Args>
 void run_fastest(Args... args) {
   switch (cpu_level()) {
+    case Level::kAVX512BF16:
     case Level::kAVX512:
       return run_avx512<Kernel>(args...);
     case Level::kAVX2:
@@ -62,6 +56,7 @@ void run_fastest(Args... args) {
 template <template <int kBytes> typename Kernel, typename... Args>
 void run_widest(Args... args) {
   switch (cpu_level()) {
+    case Level::kAVX512BF16:
     case Level::kAVX512:
       return run_avx512<Kernel<64>>(args...);
     case Level::kAVX2:
