@@ -10,8 +10,10 @@ WERROR ?=
 TORCH_INDEX ?=
 # Extra arguments of pytest, e.g. PYTEST="-k unet -x".
 PYTEST ?=
-# Seconds of `make fuzz`.
+# Of `make fuzz`: seconds for each target, which (all if empty), and a page whose table is written.
 FUZZ_SECONDS ?= 120
+FUZZ_TARGETS ?=
+FUZZ_WRITE ?=
 # 1: the short form of the benchmarks.
 QUICK ?=
 
@@ -52,8 +54,13 @@ stubs: dev ## regenerate vpd/_C.pyi and docs/api.md from the code
 docs: dev ## the documentation site in build/docs
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build
 
-fuzz: dev ## mutate weight files and annotations until FUZZ_SECONDS are over
-	$(PY) tools/fuzz.py --seconds $(FUZZ_SECONDS)
+# The C++ readers are compiled once more, with sanitizers.
+fuzz: dev ## damaged files for every reader, each for FUZZ_SECONDS; FUZZ_TARGETS names some
+	$(VENV)/bin/cmake -S . -B build/fuzz -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(VENV))/bin/ninja \
+	  -DPython_EXECUTABLE=$(abspath $(PY)) -DVPD_PYTHON=OFF -DVPD_FUZZ=ON
+	$(VENV)/bin/cmake --build build/fuzz --target vpd_fuzz
+	$(PY) tools/fuzz --seconds $(FUZZ_SECONDS) $(if $(FUZZ_TARGETS),--target $(FUZZ_TARGETS)) \
+	  $(if $(FUZZ_WRITE),--write $(FUZZ_WRITE))
 
 bench: dev ## run every benchmark; JSON goes to build/bench/
 	@mkdir -p build/bench
@@ -93,7 +100,7 @@ ctest: $(STAMPS)/vpd
 # Leaks are not looked for: PyTorch keeps registries until the process ends.
 sanitize: $(STAMPS)/vpd ## the C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(VENV)/bin/cmake -S . -B $(SANITIZE) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(VENV))/bin/ninja \
-	  -DPython_EXECUTABLE=$(abspath $(PY)) -DVPD_PYTHON=OFF -DVPD_TESTS=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	  -DPython_EXECUTABLE=$(abspath $(PY)) -DVPD_PYTHON=OFF -DVPD_TESTS=ON -DVPD_FUZZ=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo \
 	  -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1" \
 	  -DCMAKE_CXX_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
 	$(VENV)/bin/cmake --build $(SANITIZE)

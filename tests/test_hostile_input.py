@@ -186,7 +186,7 @@ def test_the_command_line_says_it_in_one_line(name, tmp_path, monkeypatch, capfd
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("config.json", b"{", "not valid JSON"),
+        ("config.json", b"{", "expected JSON"),
         ("config.json", b"[]", "expected keys 'task'"),
         ("config.json", b'{"task": "refer", "config": {"unett": {}}}', "did you mean 'unet'?"),
         ("config.json", b'{"task": "refer", "config": {"unet": 3}}', "expected a mapping, got int"),

@@ -1,5 +1,6 @@
 #include "io/mapped_file.h"
 
+#include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -30,13 +31,10 @@ T read_number(std::string_view bytes, size_t offset) {
   return value;
 }
 
-// Elements from the first to the last one a strided tensor touches.
+// Elements from the first to the last one that a strided tensor with elements touches.
 int64_t span_of(const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides) {
   int64_t last = 0;
-  for (size_t i = 0; i < sizes.size(); ++i) {
-    if (sizes[i] == 0) return 0;
-    last += (sizes[i] - 1) * strides[i];
-  }
+  for (size_t i = 0; i < sizes.size(); ++i) last += (sizes[i] - 1) * strides[i];
   return last + 1;
 }
 
@@ -85,6 +83,10 @@ std::string_view MappedFile::bytes(uint64_t offset, uint64_t count, std::string_
 at::Tensor MappedFile::view(uint64_t offset, at::ScalarType dtype,
                             const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides,
                             std::string_view name) {
+  // Strides of what has no elements may be any: they are not looked at.
+  if (std::find(sizes.begin(), sizes.end(), 0) != sizes.end()) {
+    return at::empty(sizes, at::TensorOptions(dtype));
+  }
   const uint64_t item = c10::elementSize(dtype);
   const uint64_t count = static_cast<uint64_t>(span_of(sizes, strides)) * item;
   char* start = data_ + offset;

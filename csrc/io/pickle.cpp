@@ -16,6 +16,9 @@ namespace {
 constexpr uint32_t kMaxValues = 2'000'000;
 constexpr size_t kMaxItems = 32'000'000;
 constexpr size_t kMaxDims = 64;
+// Of names that are copied each time they are used: a short pickle can use a long one over and
+// over.
+constexpr size_t kMaxName = 255;
 
 // Opcodes as Python's pickletools names them.
 // clang-format off
@@ -138,7 +141,7 @@ bool Pickle::step(uint8_t opcode) {
     // Classes, functions and their objects.
     case kGlobalOp: {
       const std::string module = take_line();
-      push_text(Kind::kGlobal, module + "." + take_line());
+      push_name(Kind::kGlobal, module + "." + take_line());
       break;
     }
     case kStackGlobal: {
@@ -147,7 +150,8 @@ bool Pickle::step(uint8_t opcode) {
       const PickleValue& name = values_[names[1]];
       VPD_CHECK(module.kind == Kind::kString && name.kind == Kind::kString, path_,
                 ": the pickle names a class by something else than text; it is damaged");
-      push_text(Kind::kGlobal, module.text + "." + name.text);
+      check_name(module.text);
+      push_name(Kind::kGlobal, module.text + "." + name.text);
       break;
     }
     case kBinPersId: persistent_id(); break;
@@ -277,6 +281,17 @@ void Pickle::append(PickleValue& target, const std::vector<Index>& items) {
   target.items.insert(target.items.end(), items.begin(), items.end());
 }
 
+void Pickle::check_name(const std::string& name) const {
+  VPD_CHECK(name.size() <= kMaxName, path_,
+            ": the pickle must name classes and storages in at most ", kMaxName, " bytes, got ",
+            name.size());
+}
+
+void Pickle::push_name(Kind kind, std::string name) {
+  check_name(name);
+  push_text(kind, std::move(name));
+}
+
 void Pickle::skip(const std::string& what) {
   skipped_.insert(what);
   push_text(Kind::kSkipped, what);
@@ -294,6 +309,7 @@ void Pickle::persistent_id() {
                 item(1).kind == Kind::kGlobal && item(2).kind == Kind::kString &&
                 item(4).kind == Kind::kInt,
             path_, ": persistent id must be ('storage', type, key, device, elements)");
+  check_name(item(2).text);
   for (const auto& [name, dtype] : kStorages) {
     if (item(1).text == name) {
       push(

@@ -78,6 +78,8 @@ class Pickle {
   void push(PickleValue value);
   void push_number(Kind kind, int64_t number) { push({.kind = kind, .number = number}); }
   void push_text(Kind kind, std::string text) { push({.kind = kind, .text = std::move(text)}); }
+  void push_name(Kind kind, std::string name);
+  void check_name(const std::string& name) const;
   void push_items(Kind kind, const std::vector<Index>& items);
   Index pop();
   Index top() const;

@@ -90,6 +90,8 @@ def test_degenerate_polygons_have_no_area():
         ([[1.0, 2.0, 3.0]], "flat list x, y"),
         ([[1.0, 2.0, 3.0, 4.0, float("nan"), 6.0]], "finite numbers"),
         ([[1.0, 2.0, 3.0, 4.0, "5", 6.0]], "finite numbers"),
+        ([[1.0, 2.0, 3.0, 4.0, 10**400, 6.0]], "finite numbers"),
+        ([[-9e5, 9e5, 9e5, -9e5] * 3], "outline must be at most 1e7 pixels long"),
         ([SQUARE, {"size": [16, 16], "counts": "0"}], "flat list x, y"),
         ({"size": [8, 8], "counts": [64]}, r"size must be that of the picture \[16, 16\]"),
         ({"counts": [256]}, "size must be"),
@@ -115,6 +117,12 @@ def test_no_counts_string_reaches_the_decoder_unchecked(counts):
     except ValueError:
         return
     assert encode_mask(mask)["size"] == [4, 4]
+
+
+@pytest.mark.parametrize("size", [(1 << 15, 1 << 14), (0, 4), (4.0, 4), (4, "4"), (4, None)])
+def test_bad_sizes(size):
+    with pytest.raises(ValueError, match="a picture"):
+        decode_segmentation([SQUARE], *size)
 
 
 def test_unknown_merge():

@@ -110,7 +110,7 @@ def test_without_h5py(download, tmp_path, monkeypatch):
         return imported(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(ImportError, match=r"needs h5py and SciPy, .*: pip install 'vpd\[nyu\]'"):
+    with pytest.raises(ImportError, match=r"needs h5py, .*: pip install 'vpd\[nyu\]'"):
         extract_nyu_mat(*download, tmp_path, progress=False)
 
 
@@ -128,7 +128,7 @@ def test_bad_files(download, tmp_path):
     broken.write_bytes(b"MATLAB 5.0 MAT-file, not really")
     with pytest.raises(ValueError, match=r"broken.mat: expected nyu_depth_v2_labeled.mat, an HDF5"):
         extract_nyu_mat(broken, splits, tmp_path, progress=False)
-    with pytest.raises(ValueError, match=r"broken.mat: expected a MATLAB file with trainNdxs"):
+    with pytest.raises(ValueError, match=r"broken.mat: expected a MATLAB 5 file with trainNdxs"):
         extract_nyu_mat(mat, broken, tmp_path, progress=False)
     with pytest.raises(FileNotFoundError, match=r"absent.mat"):
         extract_nyu_mat(tmp_path / "absent.mat", splits, tmp_path, progress=False)

@@ -258,7 +258,7 @@ def test_missing_and_damaged_files(tmp_path):
         ReferDataset(tmp_path, "refcoco")
     del tables["annotations"][0]["image_id"]
     instances.write_text(json.dumps(tables))
-    with pytest.raises(ValueError, match="a table has an entry without 'image_id'"):
+    with pytest.raises(ValueError, match="expected 'image_id' of type int in number 0 of annot"):
         ReferDataset(tmp_path, "refcoco")
     instances.unlink()
     with pytest.raises(FileNotFoundError, match="expected the annotations here"):

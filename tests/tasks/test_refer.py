@@ -114,5 +114,5 @@ def test_models_on_disk(model, tmp_path):
     with pytest.raises(FileNotFoundError, match="expected a folder with config"):
         vpd.load(tmp_path / "nothing")
     (folder / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="not valid JSON"):
+    with pytest.raises(ValueError, match="expected JSON"):
         vpd.load(folder)

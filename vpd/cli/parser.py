@@ -11,10 +11,41 @@ import typing
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
-from jsonargparse import ActionYesNo, ArgumentParser, set_parsing_settings
+import yaml
+from jsonargparse import (
+    ActionYesNo,
+    ArgumentParser,
+    get_loader,
+    set_loader,
+    set_parsing_settings,
+)
 
 T = TypeVar("T")
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
+_MOST_VALUES = 100_000
+_load_yaml = get_loader("yaml")
+
+
+def _load(text: str) -> Any:
+    """YAML, unless its aliases, each a whole copy, make a few lines more than a config can be."""
+    value = _load_yaml(text)
+    if _count(value, {}) > _MOST_VALUES:
+        raise yaml.YAMLError(f"its aliases stand for more than {_MOST_VALUES} values")
+    return value
+
+
+def _count(value: Any, known: dict[int, float]) -> float:
+    """How many values there are inside, aliases written out; infinite if one holds itself."""
+    if not isinstance(value, (dict, list)):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = float("inf")
+        inner = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_count(one, known) for one in inner)
+    return known[id(value)]
+
+
+set_loader("yaml", _load, (yaml.YAMLError,))
 
 
 class Parser(ArgumentParser):
@@ -25,6 +56,12 @@ class Parser(ArgumentParser):
         text = "; ".join(line for line in lines if line and not line.startswith("tip:"))
         text = text.replace(":; ", ": ").replace("Parser key ", "option ")
         raise ValueError(text + self._suggestion(text)) from ex
+
+    def parse_args(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().parse_args(*args, **options)
+        except RecursionError as error:  # YAML can name a list inside of itself
+            raise ValueError("a config file is nested too deeply") from error
 
     def _suggestion(self, text: str) -> str:
         """The nearest option to the unknown one, or unknown config key, in the message."""

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vpd.data.files import atomic_write, json_lines, write_jpeg
+from vpd.data.files import atomic_write, json_lines, parse_json, write_jpeg
 from vpd.data.triplets import Triplet
 
 __all__ = [
@@ -174,8 +174,8 @@ def read_seeds(root: str | os.PathLike[str]) -> list[Entry]:
     path = Path(root) / "seeds.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected the list of edited pairs here, found no file")
+    rows = parse_json(path.read_bytes(), path)
     try:
-        rows = json.loads(path.read_bytes())
         entries = [Entry(str(name), tuple(str(seed) for seed in seeds)) for name, seeds in rows]
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: expected [[entry, [seed, ...]], ...]: {error}") from error
@@ -196,8 +196,4 @@ def read_prompt(root: str | os.PathLike[str], entry: str) -> Triplet:
         FileNotFoundError: There is no such file. ValueError: It holds something else.
     """
     path = Path(root) / entry / "prompt.json"
-    try:
-        record = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: expected JSON, but {error}") from error
-    return Triplet.from_record(record, str(path))
+    return Triplet.from_record(parse_json(path.read_bytes(), path), str(path))

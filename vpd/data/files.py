@@ -20,6 +20,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """Opens a temporary file beside `path` that takes its place when the block succeeds.
 
     Missing folders are made. When the block raises, `path` is left as it was.
+
+    Raises:
+        OSError: if the file cannot be written; names `path`.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -29,8 +32,10 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             yield file
         os.chmod(name, 0o666 & ~_UMASK)  # mkstemp makes files private
         os.replace(name, target)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename in (None, name):
+            error.filename = str(target)  # "No space left on device" alone does not say where
         raise
 
 
@@ -46,6 +51,21 @@ def write_texts(folder: str | os.PathLike[str], texts: Mapping[str, str]) -> lis
 def json_lines(records: Iterable[object]) -> str:
     """One JSON value a line."""
     return "".join(json.dumps(record) + "\n" for record in records)
+
+
+def parse_json(data: bytes | str, where: object) -> Any:
+    """The value of a JSON text.
+
+    Args:
+        where: the file, for messages.
+
+    Raises:
+        ValueError: if it is not JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: expected JSON, but {error}") from error
 
 
 def write_png(path: str | os.PathLike[str], image: NDArray[Any]) -> None:

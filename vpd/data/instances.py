@@ -51,7 +51,7 @@ class InstanceFile:
             try:
                 mask = decode_segmentation(row.get("segmentation"), *size)
                 area = float(row.get("area", mask.sum()))
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, OverflowError) as error:
                 raise ValueError(f"{self.path}: annotation {row.get('id')}: {error}") from error
             found.append(
                 Instance(

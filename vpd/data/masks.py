@@ -1,12 +1,16 @@
 """Masks of COCO annotations: polygons and run lengths, rasterised by the COCO mask API itself."""
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 MASK_MERGES = ("union", "sum_eq1")
+# The C library below trusts its input: where its memory ends, so does the process.
+_MOST_PIXELS = 1 << 28
+_LONGEST_OUTLINE = 1e7
 
 
 def check_mask_merge(mask_merge: str) -> None:
@@ -23,7 +27,7 @@ def decode_segmentation(
     Args:
         segmentation: a list of polygons (flat x, y lists), one run-length dictionary
             `{"size": [height, width], "counts": list | str | bytes}`, or a list of those.
-        height, width: size of the picture.
+        height, width: size of the picture; 2^28 pixels at most.
         mask_merge: how parts of one object are joined. "union": a pixel of any part. "sum_eq1": a
             pixel of exactly one part, as in VPD's released loader, which so loses overlaps.
 
@@ -36,6 +40,7 @@ def decode_segmentation(
     from pycocotools import mask as coco
 
     check_mask_merge(mask_merge)
+    _check_size(height, width)
     parts = [segmentation] if isinstance(segmentation, dict) else segmentation
     if not isinstance(parts, list) or not parts:
         raise ValueError(
@@ -47,13 +52,28 @@ def decode_segmentation(
     else:
         polygons = [_checked_polygon(part) for part in parts]
         runs = coco.frPyObjects([p for p in polygons if len(p) >= 6] or [[0.0] * 6], height, width)
-    try:
-        stack = coco.decode(runs)  # uint8 [H, W, parts]
-    except ValueError as error:
-        raise ValueError(f"segmentation has run lengths of another picture: {error}") from error
-    if mask_merge == "union":
-        return stack.any(axis=2)
-    return stack.sum(axis=2, dtype=np.int64) == 1
+    # One part after another: many parts of a large picture do not fit in memory together.
+    any_part, repeated = np.zeros((2, height, width), bool)
+    for run in runs:
+        try:
+            part = coco.decode(run).astype(bool)  # [H, W]
+        except ValueError as error:
+            raise ValueError(f"segmentation has run lengths of another picture: {error}") from error
+        repeated |= any_part & part
+        any_part |= part
+    return any_part if mask_merge == "union" else any_part & ~repeated
+
+
+def _check_size(height: Any, width: Any) -> None:
+    for side in (height, width):
+        if not isinstance(side, int) or isinstance(side, bool) or side < 1:
+            raise ValueError(
+                f"a picture's height and width must be numbers above 0, got {side!r:.80}"
+            )
+    if height * width > _MOST_PIXELS:
+        raise ValueError(
+            f"a picture must have at most {_MOST_PIXELS} pixels, got {height} x {width}"
+        )
 
 
 def _checked_runs(part: dict[str, Any], height: int, width: int) -> dict[str, Any]:
@@ -61,9 +81,9 @@ def _checked_runs(part: dict[str, Any], height: int, width: int) -> dict[str, An
     from pycocotools import mask as coco
 
     size, counts = part.get("size"), part.get("counts")
-    if list(size or []) != [height, width]:
+    if not isinstance(size, (list, tuple)) or list(size) != [height, width]:
         raise ValueError(
-            f"segmentation size must be that of the picture {[height, width]}, got {size}"
+            f"segmentation size must be that of the picture {[height, width]}, got {size!r:.80}"
         )
     if isinstance(counts, list):
         whole = all(isinstance(c, int) and not isinstance(c, bool) and c >= 0 for c in counts)
@@ -73,7 +93,7 @@ def _checked_runs(part: dict[str, Any], height: int, width: int) -> dict[str, An
     if isinstance(counts, str):
         counts = counts.encode("latin-1", "replace")
     if not isinstance(counts, bytes):
-        raise ValueError(f"segmentation counts must be a list or a string, got {counts!r}")
+        raise ValueError(f"segmentation counts must be a list or a string, got {counts!r:.80}")
     if sum(_run_lengths(counts)) != height * width:
         raise ValueError(f"segmentation counts must sum to {height * width} pixels, but do not")
     return {"size": [height, width], "counts": counts}
@@ -106,8 +126,12 @@ def _run_lengths(counts: bytes) -> list[int]:
 def _checked_polygon(part: Any) -> list[float]:
     if not isinstance(part, list) or len(part) % 2:
         raise ValueError(f"a polygon must be a flat list x, y, x, y, ..., got {part!r:.80}")
-    if not all(isinstance(v, (int, float)) and math.isfinite(v) and abs(v) < 1e6 for v in part):
-        raise ValueError(f"a polygon must hold finite numbers, got {part!r:.80}")
+    if not all(isinstance(v, (int, float)) and abs(v) < 1e6 for v in part):  # not NaN either
+        raise ValueError(f"a polygon must hold finite numbers below 1e6, got {part!r:.80}")
+    points = [*zip(part[::2], part[1::2], strict=True)]
+    outline = sum(math.dist(a, b) for a, b in pairwise([*points, *points[:1]]))
+    if outline > _LONGEST_OUTLINE:
+        raise ValueError(f"a polygon's outline must be at most 1e7 pixels long, got {outline:.3g}")
     return part
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpd.data.files import write_jpeg, write_png
+from vpd.data.mat import read_numbers
 
 _SIZE = (480, 640)
 # The colour camera's picture has a white frame after undistortion; inside it these are picture.
@@ -36,20 +37,19 @@ def extract_nyu_mat(
         How many pictures each split has.
 
     Raises:
-        ImportError: without h5py or SciPy, which come with `vpd[nyu]`.
+        ImportError: without h5py, which comes with `vpd[nyu]`.
         OSError: if a file cannot be opened.
         ValueError: if one of them is not what its name says.
     """
     try:
         import h5py
-        from scipy.io import loadmat
     except ImportError as error:
         raise ImportError(
-            f"extracting NYUv2 needs h5py and SciPy, but {error}: pip install 'vpd[nyu]'"
+            f"extracting NYUv2 needs h5py, but {error}: pip install 'vpd[nyu]'"
         ) from error
     from tqdm.auto import tqdm
 
-    numbers = _read_splits(Path(splits), loadmat)
+    numbers = _read_splits(Path(splits))
     with _open(Path(mat), h5py) as file:
         images, depths, scenes = _tables(Path(mat), file, h5py)
         last = max(int(n.max()) for n in numbers.values())
@@ -87,19 +87,9 @@ def _framed(stored: NDArray[Any]) -> NDArray[np.uint8]:
     return picture
 
 
-def _read_splits(path: Path, loadmat: Any) -> dict[str, NDArray[np.int64]]:
-    path.open("rb").close()  # one plain error for a file that cannot be opened
-    try:
-        tables = loadmat(path)
-        numbers = {
-            split: np.asarray(tables[name], np.int64).ravel()
-            for split, name in (("train", "trainNdxs"), ("test", "testNdxs"))
-        }
-    # SciPy raises nearly anything on a damaged file.
-    except Exception as error:
-        raise ValueError(
-            f"{path}: expected a MATLAB file with trainNdxs and testNdxs, but {error!r}"
-        ) from error
+def _read_splits(path: Path) -> dict[str, NDArray[np.int64]]:
+    tables = read_numbers(path, ("trainNdxs", "testNdxs"))
+    numbers = {"train": tables["trainNdxs"], "test": tables["testNdxs"]}
     both = np.concatenate(list(numbers.values()))
     if not all(map(len, numbers.values())) or both.min() < 1 or len(np.unique(both)) < len(both):
         raise ValueError(f"{path}: expected numbers from 1, each in one split, got others")

@@ -97,7 +97,7 @@ def _rows(path: Path, what: str, rows: Iterable[Any], read: Any) -> list[Any]:
     for number, row in enumerate(rows):
         try:
             found.append(read(row))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             said = error if isinstance(error, ValueError) else f"it lacks or misuses {error}"
             raise ValueError(f"{path}: {what} number {number}: {said}") from error
     return found
@@ -108,7 +108,12 @@ def _category(row: Any) -> tuple[int, str, bool]:
 
 
 def _image(row: Any) -> tuple[int | str, str, tuple[int, int]]:
-    return row["id"], str(row["file_name"]), (int(row["height"]), int(row["width"]))
+    if not isinstance(row["id"], (int, str)):
+        raise ValueError(f"expected an id that is a number or text, got {row['id']!r:.80}")
+    height, width = int(row["height"]), int(row["width"])
+    if not (0 < height < 1 << 31 and 0 < width < 1 << 31):
+        raise ValueError(f"image {row['id']!r}: expected a size in pixels, got {height} x {width}")
+    return row["id"], str(row["file_name"]), (height, width)
 
 
 def _annotation(

@@ -24,6 +24,13 @@ from vpd.data.tables import read_tables
 _COCO = Path("images", "mscoco", "images", "train2014")
 
 
+_FIELDS: dict[str, dict[str, type]] = {
+    "images": {"id": int, "file_name": str, "height": int, "width": int},
+    "annotations": {"id": int, "image_id": int, "category_id": int},
+    "categories": {"id": int, "name": str},
+}
+
+
 @dataclass(frozen=True)
 class Variant:
     """Where a data set keeps its pictures, and the split makers it comes with (first = default)."""
@@ -106,9 +113,11 @@ def read_refs(path: Path) -> list[dict[str, Any]]:
             if not all(isinstance(s["sent"], str) for s in ref["sentences"]):
                 raise TypeError("a sentence is not text")
             for field in ("ref_id", "ann_id", "image_id"):
-                int(ref[field])
-            str(ref["split"])
-        except (KeyError, TypeError, ValueError) as error:
+                if not isinstance(ref[field], int):
+                    raise TypeError(f"{field} is no integer but {ref[field]!r:.80}")
+            if not isinstance(ref["split"], str):
+                raise TypeError(f"split is no text but {ref['split']!r:.80}")
+        except (KeyError, TypeError) as error:
             raise ValueError(f"{path}: ref number {i} is not a REFER entry: {error!r}") from error
     return refs
 
@@ -118,9 +127,19 @@ def read_instances(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not COCO instances.
+        ValueError: if it is not COCO instances, or a row lacks what is used of it.
     """
-    return read_tables(path, "COCO instances")
+    tables = read_tables(path, "COCO instances")
+    for table, fields in _FIELDS.items():
+        for number, row in enumerate(tables[table]):
+            for field, kind in fields.items():
+                found = row.get(field) if isinstance(row, dict) else None
+                if not isinstance(found, kind):
+                    raise ValueError(
+                        f"{path}: expected {field!r} of type {kind.__name__} in number {number} of "
+                        f"{table}, got {found!r:.80}"
+                    )
+    return tables
 
 
 def _first(refs: list[dict[str, Any]], subset: Subset) -> list[dict[str, Any]]:
@@ -188,16 +207,11 @@ class ReferDataset:
         return len(self.refs)
 
     def _read_tables(self, tables: dict[str, Any], wanted: set[int]) -> None:
-        try:
-            images = [i for i in tables["images"] if i["id"] in wanted]
-            self._images = {i["id"]: i for i in images}
-            self._categories = {c["id"]: c["name"] for c in tables["categories"]}
-            annotations = [a for a in tables["annotations"] if a["image_id"] in wanted]
-            self._annotations = {a["id"]: a for a in annotations}
-        except (KeyError, TypeError) as error:
-            raise ValueError(
-                f"{self._instances_path}: a table has an entry without {error}"
-            ) from error
+        images = [i for i in tables["images"] if i["id"] in wanted]
+        self._images = {i["id"]: i for i in images}
+        self._categories = {c["id"]: c["name"] for c in tables["categories"]}
+        annotations = [a for a in tables["annotations"] if a["image_id"] in wanted]
+        self._annotations = {a["id"]: a for a in annotations}
         for what, rows, by_id in (
             ("image", images, self._images),
             ("annotation", annotations, self._annotations),
@@ -269,8 +283,19 @@ class ReferDataset:
         return {ann_id: self._mask(ann_id) for ann_id in self._of_image.get(image_id, [])}
 
     def categories(self, ann_ids: Iterable[int]) -> list[str]:
-        """Category names of annotations, such as the keys of `instances`."""
-        return [self._categories[self._annotations[a]["category_id"]] for a in ann_ids]
+        """Category names of annotations, such as the keys of `instances`.
+
+        Raises:
+            ValueError: if a category is not listed.
+        """
+        names = []
+        for ann_id in ann_ids:
+            category = self._annotations[ann_id]["category_id"]
+            if category not in self._categories:
+                where = f"{self._instances_path}: annotation {ann_id}"
+                raise ValueError(f"{where} has an unknown category {category}")
+            names.append(self._categories[category])
+        return names
 
     def _image_row(self, ref: Ref | int) -> dict[str, Any]:
         image_id = ref.image_id if isinstance(ref, Ref) else ref

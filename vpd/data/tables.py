@@ -1,8 +1,9 @@
 """The JSON files of COCO: tables of images, annotations and categories."""
 
-import json
 from pathlib import Path
 from typing import Any
+
+from vpd.data.files import parse_json
 
 TABLES = ("images", "annotations", "categories")
 
@@ -19,10 +20,7 @@ def read_tables(path: Path, kind: str) -> dict[str, Any]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected the annotations here, found no file")
-    try:
-        tables = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: expected JSON, but {error}") from error
+    tables = parse_json(path.read_bytes(), path)
     for field in TABLES:
         if not isinstance(tables, dict) or not isinstance(tables.get(field), list):
             raise ValueError(f"{path}: expected {kind} with a list {field!r}")

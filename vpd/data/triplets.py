@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from vpd.data.files import atomic_write, json_lines
+from vpd.data.files import atomic_write, json_lines, parse_json
 
 __all__ = [
     "BETWEEN",
@@ -160,11 +160,7 @@ def write_finetuning(path: str | os.PathLike[str], triplets: Sequence[Triplet]) 
 
 
 def _parse(line: bytes, where: str) -> Triplet:
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{where}: expected a JSON object, but {error}") from error
-    return Triplet.from_record(record, where)
+    return Triplet.from_record(parse_json(line, where), where)
 
 
 def _cut_half_line(path: Path) -> None:

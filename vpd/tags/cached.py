@@ -14,11 +14,12 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, Generic, TypeVar
 
-from vpd.data.files import atomic_write
+from vpd.data.files import atomic_write, parse_json
 from vpd.tags.tagger import Tag, Tagger, picture_name
 
 __all__ = ["CachedTagger", "PictureTable", "read_captions", "write_tags"]
@@ -141,10 +142,7 @@ def write_tags(path: str | os.PathLike[str], tags: Mapping[str, Sequence[Tag]]) 
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: expected JSON, but {error}") from error
+    said = parse_json(path.read_bytes(), path)
     if not isinstance(said, dict):
         raise ValueError(f"{path}: expected a JSON object by file name, got {type(said).__name__}")
     return said
@@ -164,7 +162,7 @@ def _tags(where: str, value: Any) -> tuple[Tag, ...]:
     if (
         not isinstance(scores, list)
         or len(scores) != len(words)
-        or not all(isinstance(s, (int, float)) and math.isfinite(s) for s in scores)
+        or not all(isinstance(s, (int, float)) and abs(s) <= sys.float_info.max for s in scores)
     ):
         raise ValueError(f"{where}: expected {len(words)} finite scores, one for each tag")
     best: dict[str, float] = {}

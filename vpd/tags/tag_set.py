@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from vpd.data.files import atomic_write
+from vpd.data.files import atomic_write, parse_json
 from vpd.data.naming import checked_names, plain
 from vpd.models.clip_text import CLIPTextEncoder
 from vpd.tags.tagger import Tag
@@ -225,8 +225,8 @@ class TagSet:
 
     @classmethod
     def _from_json(cls, path: Path) -> TagSet:
+        said: Any = parse_json(path.read_bytes(), path)
         try:
-            said: Any = json.loads(path.read_text(encoding="utf-8"))
             if isinstance(said, list):
                 said = {"tags": said}
             return cls(
@@ -235,7 +235,7 @@ class TagSet:
                 thresholds=said.get("thresholds", RAM_THRESHOLD),
                 subsets=said.get("subsets", {}),
             )
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             raise ValueError(
                 f"{path}: expected JSON with tags, and if need be templates, thresholds and "
                 f"subsets, but {type(error).__name__}: {error}"

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from vpd.config import from_dict
-from vpd.data.files import atomic_write
+from vpd.data.files import atomic_write, parse_json
 from vpd.nn import channels_last
 from vpd.tasks.depth import DepthConfig, DepthEstimator
 from vpd.tasks.editor import Editor, EditorConfig
@@ -85,7 +85,7 @@ def load(
     folder = find(name_or_path)
     info = _read_info(folder)
     config_type, build = _TASKS[info["task"]]
-    model = build(from_dict(config_type, info["config"]))
+    model = build(_config(folder, config_type, info["config"]))
     state, _ = read_state_dict(folder / "model.safetensors")
     base = info.get("foundation")
     if base is not None:
@@ -98,9 +98,9 @@ def load(
 
 def read_config(name_or_path: str | Path) -> Any:
     """The config dataclass of a model, without its weights."""
-    info = _read_info(find(name_or_path))
-    config_type, _ = _TASKS[info["task"]]
-    return from_dict(config_type, info["config"])
+    folder = find(name_or_path)
+    info = _read_info(folder)
+    return _config(folder, _TASKS[info["task"]][0], info["config"])
 
 
 def task_of(name_or_path: str | Path) -> str:
@@ -159,14 +159,22 @@ def save(
     return folder
 
 
-def _read_info(folder: Path) -> dict[str, Any]:
+def _config(folder: Path, config_type: type, fields: Any) -> Any:
     try:
-        info = json.loads((folder / "config.json").read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{folder / 'config.json'} is not valid JSON: {error}") from error
-    if not isinstance(info, dict) or info.get("task") not in _TASKS or "config" not in info:
+        return from_dict(config_type, fields)
+    except ValueError as error:
+        raise ValueError(f"{folder / 'config.json'}: {error}") from error
+
+
+def _read_info(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    info = parse_json(path.read_bytes(), path)
+    known = isinstance(info, dict) and isinstance(info.get("task"), str) and info["task"] in _TASKS
+    if not known or "config" not in info:
+        raise ValueError(f"{path}: expected keys 'task' (one of {list(_TASKS)}) and 'config'")
+    if not isinstance(info.get("foundation"), (str, type(None))):
         raise ValueError(
-            f"{folder / 'config.json'}: expected keys 'task' (one of {list(_TASKS)}) and 'config'"
+            f"{path}: foundation must be a name or null, got {info['foundation']!r:.80}"
         )
     return info
 
