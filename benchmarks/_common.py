@@ -25,7 +25,7 @@ def machine() -> dict[str, Any]:
             model = line.split(":", 1)[1].strip()
             break
     versions = {"python": platform.python_version(), "torch": torch.__version__}
-    for name in ("diffusers", "transformers"):
+    for name in ("diffusers", "transformers", "openvino"):
         try:
             versions[name] = __import__("importlib.metadata").metadata.version(name)
         except Exception:  # not installed: nothing to state

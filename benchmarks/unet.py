@@ -1,19 +1,25 @@
-"""Full-size U-Net (Stable Diffusion v1.5's shape, random weights): vpd against diffusers.
+"""Full-size U-Net (Stable Diffusion v1.5's shape, random weights): vpd, diffusers and OpenVINO.
 
     python benchmarks/unet.py [--quick] [--json] [--size 512] [--dtype float32] [--runs 3]
 
-One forward at one image, 77 tokens, attention maps on (vpd; diffusers has none), no gradient.
-Results are compared first. Times: minima of alternating runs in one process. Memory: a fresh
-process each, peak resident memory during a forward minus resident memory with the weights touched.
+One forward at one image, 77 tokens, no gradient; vpd's network is frozen and returns features and
+attention maps, which the others have not. diffusers runs in channels-last. OpenVINO takes part
+where it is installed (pip install "vpd[bench]"), in the same precision. Results are compared first.
+Times: minima of alternating runs in one process. Memory: a fresh process each, peak resident memory
+during a forward minus resident memory with the weights touched.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import importlib.util
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,13 +30,21 @@ import vpd
 from vpd.memory import peak_resident, reset_peak, resident
 from vpd.nn import channels_last
 
+# The most that vpd's time may be of a peer's.
+LIMITS = {
+    "float32": {"diffusers": 1.0, "openvino": 1.1},
+    "bfloat16": {"diffusers": 0.8, "openvino": 1.0},
+}
+MAPS = {"time": 1.03, "memory": 1.02}  # with attention maps / without
+WORDS = {"float32": "f32", "bfloat16": "bf16"}  # OpenVINO's
+
 
 def build(kind: str, dtype: torch.dtype, quick: bool) -> torch.nn.Module:
     """A network with weights of realistic size; on the meta device first, so that nothing is
     initialised twice."""
     width = 64 if quick else 320
     with torch.device("meta"):
-        if kind == "vpd":
+        if kind.startswith("vpd"):
             net = vpd.UNet(vpd.UNetConfig(model_channels=width))
         else:
             from diffusers import UNet2DConditionModel
@@ -46,7 +60,7 @@ def build(kind: str, dtype: torch.dtype, quick: bool) -> torch.nn.Module:
             p.normal_(0, 0.7 * p[0].numel() ** -0.5, generator=generator)
         else:
             p.fill_(1.0 if name.endswith("weight") else 0.0)
-    return channels_last(net) if kind == "vpd" else net
+    return net.frozen() if kind.startswith("vpd") else channels_last(net)
 
 
 def inputs(size: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
@@ -56,19 +70,54 @@ def inputs(size: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     return latents.to(dtype), torch.randn(1, 77, 768, generator=generator).to(dtype)
 
 
-def forward(kind: str, net: torch.nn.Module, latents: torch.Tensor, context: torch.Tensor):
+def forward(
+    kind: str, net: torch.nn.Module, latents: torch.Tensor, context: torch.Tensor
+) -> torch.Tensor:
     with torch.no_grad():
-        if kind == "vpd":
-            out = net(latents, 1, context, taps=vpd.Taps(noise=True))
-            out.pyramid()
-            return out.noise
-        return net(latents, 1, context).sample
+        if kind == "diffusers":
+            return net(latents, 1, context).sample
+        maps = () if kind == "vpd without maps" else (2, 4)
+        out = net(latents, 1, context, taps=vpd.Taps(noise=True, attention=maps))
+        out.pyramid()
+        return out.noise
+
+
+def openvino(net: torch.nn.Module, size: int, precision: str) -> Callable[[], torch.Tensor]:
+    """The forward of a diffusers network in float32, compiled for inference in ``precision``."""
+    import openvino as ov
+
+    class Plain(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, latents, timestep, context):
+            return self.net(latents, timestep, context, return_dict=False)[0]
+
+    latents, context = inputs(size, torch.float32)
+    example = (latents, torch.tensor(1), context)
+    with torch.no_grad():
+        model = ov.convert_model(
+            Plain(), example_input=example, input=[tuple(t.shape) for t in example]
+        )
+    compiled = ov.Core().compile_model(
+        model,
+        "CPU",
+        {
+            "INFERENCE_PRECISION_HINT": WORDS[precision],
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+        },
+    )
+    feed = [t.numpy() for t in example]
+    return lambda: torch.from_numpy(compiled(feed)[0])
 
 
 def measure_memory(kind: str, size: int, dtype: torch.dtype, quick: bool) -> None:
     """Runs in a process of its own: one forward, nothing before it."""
     net = build(kind, dtype, quick)
     latents, context = inputs(size, dtype)
+    ctypes.CDLL(None).malloc_trim(0)  # what freezing has freed must not be counted as there before
     before = resident()
     reset_peak()
     start = time.perf_counter()
@@ -82,41 +131,69 @@ def memory(kind: str, args: argparse.Namespace) -> float:
     return fresh(__file__, *words, quick=args.quick)["mib"]
 
 
+def contestants(
+    args: argparse.Namespace, dtype: torch.dtype
+) -> dict[str, Callable[[], torch.Tensor]]:
+    """Forwards of one and the same network."""
+    twin = build("diffusers", torch.float32, args.quick)
+    with torch.device("meta"):
+        net = vpd.UNet(vpd.UNetConfig(model_channels=64 if args.quick else 320))
+    net = net.to_empty(device="cpu").eval().requires_grad_(False)
+    vpd.load_weights(net, twin.state_dict())
+    found = {}
+    if importlib.util.find_spec("openvino"):
+        found["openvino"] = openvino(twin, args.size, args.dtype)
+    frozen, twin = net.to(dtype).frozen(), channels_last(twin.to(dtype))
+    del net
+    latents, context = inputs(args.size, dtype)
+    for kind in ("vpd", "vpd without maps"):
+        found[kind] = lambda kind=kind: forward(kind, frozen, latents, context)
+    last = latents.contiguous(memory_format=torch.channels_last)
+    found["diffusers"] = lambda: forward("diffusers", twin, last, context)
+    return found
+
+
+def verdict(
+    args: argparse.Namespace, error: float, best: dict[str, float], peaks: dict[str, float]
+) -> list[dict[str, Any]]:
+    tolerance = 1e-3 if args.dtype == "float32" else 0.2
+    checks = [check("largest difference / std of the output", error, tolerance)]
+    for peer, limit in LIMITS[args.dtype].items():
+        if peer in best:
+            checks.append(check(f"time, vpd / {peer}", best["vpd"] / best[peer], limit))
+    pairs = (("vpd without maps", MAPS["memory"]), ("diffusers", 1.0))
+    checks.append(check("time, with maps / without", best["vpd"] / best[pairs[0][0]], MAPS["time"]))
+    for peer, limit in pairs:
+        name = f"peak memory above the weights, vpd / {peer}"
+        checks.append(check(name, peaks["vpd"] / peaks[peer], limit))
+    return checks
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a fifth of the width")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--dtype", choices=tuple(LIMITS), default="float32")
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--memory-of", choices=("vpd", "diffusers"), help=argparse.SUPPRESS)
+    kinds = ("vpd", "vpd without maps", "diffusers")
+    parser.add_argument("--memory-of", choices=kinds, help=argparse.SUPPRESS)
     args = parser.parse_args()
     dtype = getattr(torch, args.dtype)
     if args.memory_of:
         measure_memory(args.memory_of, args.size, dtype, args.quick)
         return
-    peaks = {kind: memory(kind, args) for kind in ("vpd", "diffusers")}
-
-    twin = build("diffusers", dtype, args.quick)
-    with torch.device("meta"):
-        net = vpd.UNet(vpd.UNetConfig(model_channels=64 if args.quick else 320))
-    net = net.to(dtype).to_empty(device="cpu").eval().requires_grad_(False)
-    vpd.load_weights(net, twin.state_dict())
-    channels_last(net)  # as vpd.load leaves it
-    latents, context = inputs(args.size, dtype)
-    nets = {"vpd": net, "diffusers": twin}
-    results = {
-        kind: forward(kind, n, latents, context).float() for kind, n in nets.items()
-    }  # also the warm-up
+    peaks = {kind: memory(kind, args) for kind in kinds}
+    runs = contestants(args, dtype)
+    results = {kind: run().float() for kind, run in runs.items()}  # also the warm-up
     error = float((results["vpd"] - results["diffusers"]).abs().max() / results["diffusers"].std())
-    seconds: dict[str, list[float]] = {"vpd": [], "diffusers": []}
+    seconds: dict[str, list[float]] = {kind: [] for kind in runs}
     for _ in range(args.runs):
-        for kind, n in nets.items():
+        for kind, run in runs.items():
             start = time.perf_counter()
-            forward(kind, n, latents, context)
+            run()
             seconds[kind].append(time.perf_counter() - start)
     best = {kind: min(times) for kind, times in seconds.items()}
-    tolerance = 1e-3 if dtype == torch.float32 else 0.2
     report(
         {
             "benchmark": "unet",
@@ -130,15 +207,7 @@ def main() -> None:
             },
             "seconds": seconds,
             "peak_mib_above_weights": peaks,
-            "checks": [
-                check("largest difference / std of the output", error, tolerance),
-                check("time, vpd / diffusers", best["vpd"] / best["diffusers"], 1.0),
-                check(
-                    "peak memory above the weights, vpd / diffusers",
-                    peaks["vpd"] / peaks["diffusers"],
-                    1.0,
-                ),
-            ],
+            "checks": verdict(args, error, best, peaks),
         },
         args.json,
     )

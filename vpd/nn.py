@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+import copy
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -56,7 +59,47 @@ def synchronize_batch_norm(module: Net, group: ProcessGroup | None) -> Net:
     return module
 
 
-class CoreModule(nn.Module, Generic[Config]):
+def _merge_parametrizations(copied: nn.Module) -> None:
+    # remove_parametrizations would take them from the class, which the copy shares with its
+    # original.
+    names = list(copied.parametrizations)  # type: ignore[arg-type]
+    plain = {name: nn.Parameter(getattr(copied, name).detach().clone()) for name in names}
+    copied.__class__ = parametrize.type_before_parametrizations(copied)
+    del copied.parametrizations
+    for name, parameter in plain.items():
+        copied.register_parameter(name, parameter)
+
+
+class Network(nn.Module):
+    """A module that can be frozen for inference."""
+
+    def frozen(self) -> Self:
+        """An immutable copy for inference, called as this module is.
+
+        On the CPU the kernels of convolutions are laid out once as oneDNN reads them, instead of at
+        each call. Parametrised weights (LoRA) become plain ones, weights have no gradient, and the
+        copy is in evaluation mode. Results are those of this module. Device and dtype are this
+        module's at the time; the copy itself cannot be moved, converted, trained, copied or saved:
+        that raises a ``RuntimeError``. A call that would need a gradient raises a ``ValueError``.
+
+        Example:
+            >>> net = vpd.UNet(vpd.UNetConfig(model_channels=32, num_heads=4)).frozen()
+            >>> with torch.no_grad():
+            ...     out = net(torch.randn(1, 4, 32, 32), 1, torch.randn(1, 77, 768))
+            >>> out.features[1].shape
+            torch.Size([1, 64, 16, 16])
+        """
+        result = copy.deepcopy(self).eval().requires_grad_(False)
+        for part in list(result.modules()):
+            if parametrize.is_parametrized(part):
+                _merge_parametrizations(part)
+        for part in list(result.modules()):
+            if isinstance(part, CoreModule):
+                part._freeze()
+        return result.requires_grad_(False)
+
+
+class CoreModule(Network, Generic[Config]):
     """An ``nn.Module`` around a network of the C++ core.
 
     The core network owns no tensor: it has a table of names, shapes and initialisers. This class
@@ -75,6 +118,8 @@ class CoreModule(nn.Module, Generic[Config]):
     """
 
     config: Config
+    is_frozen = False
+    """Whether this is a copy that :meth:`frozen` made."""
 
     def __init__(self, config: Config, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
@@ -117,7 +162,42 @@ class CoreModule(nn.Module, Generic[Config]):
             self._slots = [self._container(name) for name, _, _ in self._core.table()]
         return [getattr(module, leaf) for module, leaf in self._slots]
 
+    def _freeze(self) -> None:
+        tensors = self.core_tensors()
+        assert self._slots is not None
+        packed = self._core.packed(tensors)
+        for (container, leaf), tensor in zip(self._slots, packed, strict=True):
+            if tensor.is_mkldnn:
+                delattr(container, leaf)
+                setattr(container, leaf, tensor)
+        self.is_frozen = True
+
+    def _refuse_if_frozen(self, what: str) -> None:
+        if self.is_frozen:
+            raise RuntimeError(
+                f"a frozen {type(self).__name__} cannot be {what}; do that with the network it was "
+                "made from, then call frozen() again"
+            )
+
+    def train(self, mode: bool = True) -> Self:
+        if mode:
+            self._refuse_if_frozen("trained")
+        return super().train(mode)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._refuse_if_frozen("moved or converted")
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
+    def _save_to_state_dict(self, *args: Any, **options: Any) -> None:
+        self._refuse_if_frozen("saved")
+        super()._save_to_state_dict(*args, **options)  # type: ignore[no-untyped-call]
+
+    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
+        self._refuse_if_frozen("given other weights")
+        super()._load_from_state_dict(*args, **options)  # type: ignore[no-untyped-call]
+
     def __getstate__(self) -> dict[str, Any]:
+        self._refuse_if_frozen("copied")
         # The core is rebuilt from the config; the slots point into this instance's containers.
         return {**self.__dict__, "_core": None, "_slots": None}
 

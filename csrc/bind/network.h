@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 #include <torch/csrc/utils/pybind.h>
 
+#include "core/packing.h"
 #include "core/params.h"
 
 namespace vpd::bind {
@@ -20,7 +21,7 @@ inline std::vector<SpecTuple> specs(const ParamTable& table) {
   return rows;
 }
 
-// Adds table() and initialise() to a bound class whose C++ class has table().
+// Adds table(), initialise() and packed() to a bound class whose C++ class has table().
 template <typename Net, typename... Extra>
 py::class_<Net, Extra...>& with_table(py::class_<Net, Extra...>& cls) {
   cls.def("table", [](const Net& net) { return specs(net.table()); });
@@ -32,6 +33,13 @@ py::class_<Net, Extra...>& with_table(py::class_<Net, Extra...>& cls) {
         return net.table().initialise(device, dtype, generator);
       },
       py::arg("device"), py::arg("dtype"), py::arg("generator") = py::none());
+  cls.def(
+      "packed",
+      [](const Net& net, const std::vector<Tensor>& tensors) {
+        py::gil_scoped_release release;
+        return packed(net.table(), tensors);
+      },
+      py::arg("tensors"));
   return cls;
 }
 

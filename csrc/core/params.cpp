@@ -61,6 +61,10 @@ Slot Scope::declare(std::string_view name, std::vector<int64_t> shape, Init init
   return table_->add({.name = join(name), .shape = std::move(shape), .init = init});
 }
 
+Slot Scope::weight(std::vector<int64_t> shape, Init init, WeightUse use) const {
+  return table_->add({.name = join("weight"), .shape = std::move(shape), .init = init, .use = use});
+}
+
 Slot Scope::buffer(std::string_view name, std::vector<int64_t> shape, Init init,
                    at::ScalarType dtype) const {
   return table_->add({.name = join(name),

@@ -32,6 +32,19 @@ struct Init {
   static Init fan_in(int64_t fan_in);
 };
 
+// What a weight is used for, if it can be packed for that (core/packing.h).
+enum class Use { kOther, kLinear, kConvolution };
+
+struct WeightUse {
+  Use use = Use::kOther;
+  int64_t stride = 1;   // of a convolution
+  int64_t padding = 0;  // of a convolution
+  static WeightUse linear() { return {Use::kLinear}; }
+  static WeightUse convolution(int64_t stride, int64_t padding) {
+    return {Use::kConvolution, stride, padding};
+  }
+};
+
 // One entry of a table: a parameter, or a buffer (batch-norm statistics) that no optimiser sees.
 struct ParamSpec {
   std::string name;  // the key in the original checkpoint
@@ -39,6 +52,7 @@ struct ParamSpec {
   Init init;
   bool is_buffer = false;
   at::ScalarType dtype = at::kFloat;
+  WeightUse use = {};
 };
 
 // Where a layer finds its tensor in Params.
@@ -84,6 +98,7 @@ class Scope {
   Scope operator/(std::string_view child) const;
   Scope operator/(int64_t child) const;
   Slot declare(std::string_view name, std::vector<int64_t> shape, Init init) const;
+  Slot weight(std::vector<int64_t> shape, Init init, WeightUse use) const;
   Slot buffer(std::string_view name, std::vector<int64_t> shape, Init init,
               at::ScalarType dtype = at::kFloat) const;
 

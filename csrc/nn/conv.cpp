@@ -1,17 +1,17 @@
 #include "nn/conv.h"
 
-#include <ATen/ops/linear.h>
-
 #include "core/check.h"
 #include "nn/layout.h"
 #include "ops/conv2d.h"
+#include "ops/packed.h"
 
 namespace vpd::nn {
 
 Conv2d::Conv2d(Scope scope, int64_t in, int64_t out, Conv2dOptions options) : options_(options) {
   const int64_t kernel = options.kernel;
   const Init standard = Init::fan_in(in * kernel * kernel);
-  weight_ = scope.declare("weight", {out, in, kernel, kernel}, options.init.value_or(standard));
+  weight_ = scope.weight({out, in, kernel, kernel}, options.init.value_or(standard),
+                         WeightUse::convolution(options.stride, options.padding));
   if (options.bias) {
     bias_ = scope.declare("bias", {out}, options.init ? Init::zeros() : standard);
   }
@@ -28,7 +28,7 @@ Tensor Conv2d::operator()(const Params& p, const Tensor& x, const Tensor& tail) 
 }
 
 Conv1x1::Conv1x1(Scope scope, int64_t in, int64_t out, std::optional<Init> init)
-    : weight_(scope.declare("weight", {out, in, 1, 1}, init.value_or(Init::fan_in(in)))),
+    : weight_(scope.weight({out, in, 1, 1}, init.value_or(Init::fan_in(in)), WeightUse::linear())),
       bias_(scope.declare("bias", {out}, init ? Init::zeros() : Init::fan_in(in))) {}
 
 Tensor Conv1x1::operator()(const Params& p, const Tensor& x) const {
@@ -36,7 +36,8 @@ Tensor Conv1x1::operator()(const Params& p, const Tensor& x) const {
 }
 
 Tensor Conv1x1::on_tokens(const Params& p, const Tensor& tokens) const {
-  return at::linear(tokens, p[weight_].flatten(1), p[bias_]);
+  const Tensor& weight = p[weight_];
+  return ops::linear(tokens, weight.is_mkldnn() ? weight : weight.flatten(1), p[bias_]);
 }
 
 }  // namespace vpd::nn

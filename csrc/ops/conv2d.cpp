@@ -5,6 +5,8 @@
 #include <ATen/ops/convolution_backward.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "ops/packed.h"
+
 namespace vpd::ops {
 namespace {
 using at::Tensor;
@@ -73,6 +75,7 @@ class ConstantTail : public torch::autograd::Function<ConstantTail> {
 
 Tensor conv2d(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
               int64_t stride, int64_t padding) {
+  if (weight.is_mkldnn()) return packed_conv2d(x, weight, bias, stride, padding);
   const bool frozen = !weight.requires_grad() && !(bias && bias->requires_grad());
   if (frozen && x.requires_grad() && at::GradMode::is_enabled()) {
     return FrozenConv2d::apply(x, weight, bias, stride, padding);
@@ -81,7 +84,8 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const std::optional<Tensor>
 }
 
 Tensor conv2d_joined(const Tensor& x, const Tensor& tail, const Tensor& weight, int64_t padding) {
-  if (x.requires_grad() && !tail.requires_grad() && at::GradMode::is_enabled()) {
+  if (!weight.is_mkldnn() && x.requires_grad() && !tail.requires_grad() &&
+      at::GradMode::is_enabled()) {
     return ConstantTail::apply(x, tail, weight.to(x.scalar_type()), padding);
   }
   return conv2d(at::cat({x, tail}, 1), weight, std::nullopt, /*stride=*/1, padding);

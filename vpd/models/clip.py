@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vpd.models.clip_image import CLIPImageConfig, CLIPImageEncoder, clip_pixels
 from vpd.models.clip_text import CLIPTextConfig, CLIPTextEncoder
+from vpd.nn import Network
 from vpd.tokens import tokenize
 
 __all__ = ["CLIP", "CLIPConfig"]
@@ -35,7 +36,7 @@ class CLIPConfig:
             )
 
 
-class CLIP(nn.Module):
+class CLIP(Network):
     """CLIP (Radford et al. 2021).
 
     ``logit_scale`` is the logarithm of the factor on cosines, as in the original; cosines times its

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vpd.images import in_range, read_image
 from vpd.models.autoencoder import AutoencoderConfig, AutoencoderKL
 from vpd.models.clip_text import CLIPTextConfig, CLIPTextEncoder
 from vpd.models.unet import UNet, UNetConfig
-from vpd.nn import channels_last
+from vpd.nn import Network, channels_last
 from vpd.tasks.editor_results import EditResult
 from vpd.tasks.editor_size import fitted
 from vpd.tasks.foundation import Foundation
@@ -61,7 +61,7 @@ class EditorConfig:
         return self.vae.stride * 2 ** (len(self.unet.channel_mult) - 1)
 
 
-class Editor(nn.Module):
+class Editor(Network):
     """Autoencoder, text encoder, and a U-Net that sees a picture beside the sample, all under their
     original parameter names.
 

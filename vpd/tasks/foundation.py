@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vpd.models.autoencoder import AutoencoderConfig, AutoencoderKL
 from vpd.models.clip import CLIP, CLIPConfig
 from vpd.models.clip_text import CLIPTextConfig, CLIPTextEncoder
 from vpd.models.unet import UNet, UNetConfig
+from vpd.nn import Network
 from vpd.tokens import tokenize
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class FoundationConfig:
     reads. Stable Diffusion has none: its text encoder is CLIP's."""
 
 
-class Foundation(nn.Module):
+class Foundation(Network):
     """Autoencoder, text encoder, U-Net and, if the config has one, CLIP of one diffusion model,
     under their original parameter names."""
 

@@ -9,7 +9,7 @@ from typing import Any, overload
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from vpd.images import read_image, to_network
 from vpd.models.adapters import TextAdapter
@@ -17,6 +17,7 @@ from vpd.models.autoencoder import AutoencoderKL
 from vpd.models.clip_text import CLIPTextEncoder
 from vpd.models.refer_decoder import ReferDecoder, ReferDecoderConfig
 from vpd.models.unet import Taps, UNet, UNetOutput, feature_dims
+from vpd.nn import Network
 from vpd.noise import encode_under
 from vpd.tasks.denoising import denoised
 from vpd.tasks.refer_config import ReferConfig
@@ -26,7 +27,7 @@ from vpd.tokens import tokenize
 __all__ = ["ReferConfig", "ReferSegmenter"]
 
 
-class ReferSegmenter(nn.Module):
+class ReferSegmenter(Network):
     """Text encoder, autoencoder, U-Net and decoder, from a picture and a sentence to a mask.
 
     ``model(image, text)`` takes what people have; ``model.logits(image, states)`` takes tensors

@@ -1,0 +1,24 @@
+#include "core/packing.h"
+
+#include "ops/packed.h"
+
+namespace vpd {
+
+std::vector<Tensor> packed(const ParamTable& table, at::TensorList tensors) {
+  const Params params(table, tensors);
+  std::vector<Tensor> result;
+  for (size_t i = 0; i < params.size(); ++i) {
+    const WeightUse& as = table.specs()[i].use;
+    const Tensor plain = tensors[i].detach();
+    if (as.use == Use::kOther || !ops::can_pack(plain)) {
+      result.push_back(plain);
+    } else if (as.use == Use::kLinear) {
+      result.push_back(ops::packed_linear_weight(plain.flatten(1)));
+    } else {
+      result.push_back(ops::packed_conv2d_weight(plain, as.stride, as.padding));
+    }
+  }
+  return result;
+}
+
+}  // namespace vpd
