@@ -24,13 +24,13 @@ from _common import check, machine, report
 
 from vpd.memory import set_freed_memory
 from vpd.nn import channels_last
-from vpd.train.feature_cache import CachedFeatures
-from vpd.train.loop import LoopConfig, resolve_precision
-from vpd.train.refer_config import ReferData, ReferTrainConfig
-from vpd.train.refer_data import training_data
-from vpd.train.refer_model import build
-from vpd.train.refer_table import ReferTable
-from vpd.train.refer_training import ReferTraining
+from vpd.train.loop.config import LoopConfig, resolve_precision
+from vpd.train.refer.cache import CachedFeatures
+from vpd.train.refer.config import ReferData, ReferTrainConfig
+from vpd.train.refer.data import training_data
+from vpd.train.refer.model import build
+from vpd.train.refer.table import ReferTable
+from vpd.train.refer.training import ReferTraining
 
 CLIP = 1.0
 

@@ -33,9 +33,9 @@ import vpd
 from vpd.cost import Operation, Operations, scaled
 from vpd.cost_time import CPU_REACH, Device, Reach, all_reduce, devices_of, seconds
 from vpd.memory import LiveBytes
-from vpd.train.footprint import refer_step
-from vpd.train.loop import LoopConfig
-from vpd.train.refer_config import ReferData, ReferTrainConfig
+from vpd.train.loop.config import LoopConfig
+from vpd.train.refer.config import ReferData, ReferTrainConfig
+from vpd.train.refer.footprint import refer_step
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -62,7 +62,7 @@ def few_scenes() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tabletop, "load_split", few)
         plain = SimpleNamespace(table=str)
-        for name in ("dense.dense_footprint", "open_panoptic.open_footprint"):
+        for name in ("dense.run.dense_footprint", "open.run.open_footprint"):
             patch.setattr(f"vpd.train.{name}", lambda *args, **options: plain)
         yield
 

@@ -267,8 +267,8 @@ def test_the_mean_depth_map_is_a_floor():
 
 def test_memory_of_a_training(run_json, run, refused, desk, models):
     """As the function says it, which is compared with what is measured elsewhere."""
-    from vpd.train import depth, semantic
-    from vpd.train.dense_footprint import dense_footprint
+    from vpd.train.dense import depth, semantic
+    from vpd.train.dense.footprint import dense_footprint
     from vpd.train.tasks import config_type
 
     words = ["--foundation", models / "foundation", "--crop", 64, "--freeze", "unet"]

@@ -84,7 +84,7 @@ def test_training(run_json, run, desk):
     fields = edit_toys.recipe(desk)
     (desk / "edit.yaml").write_text(json.dumps(fields | {"out": "run"}))
     with few_scenes() as patch:  # what it needs is asked for below
-        patch.setattr("vpd.train.edit.edit_footprint", lambda own: SimpleNamespace(table=str))
+        patch.setattr("vpd.train.edit.run.edit_footprint", lambda own: SimpleNamespace(table=str))
         found = run_json("train", "edit", "--config", "edit.yaml", "--loop.steps", 2)
     assert found["out"] == "run"
     assert set(found["metrics"]) == {"val_loss", "rise/text", "rise/image"}

@@ -54,6 +54,7 @@ def test_coco(tree):
         np.testing.assert_array_equal(label.ids, maps[i])
         want = [Segment(s, classes[c], bool(crowd)) for s, c, crowd in segments[i]]
         assert list(label.segments) == want
+        assert sample.read_segments() == label.segments
         assert sample.id == f"{i:012d}"
     assert [s.id for s in data[1:]] == [f"{1:012d}"]
     assert data[-1].read()[1].segments == ()

@@ -71,6 +71,7 @@ def test_objects_by_their_colours(options):
     for i, (one, other) in enumerate(zip(plain, colored, strict=True)):
         a, b = one.read_label(), other.read_label()
         np.testing.assert_array_equal(a.ids, b.ids)
+        assert other.read_segments() == b.segments
         for segment in b.segments:
             if segment.id > 2:
                 wanted = split.scene(i).objects[segment.id - 3].color

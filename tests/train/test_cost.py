@@ -10,9 +10,9 @@ import tiny
 pytest.importorskip("lightning")
 from vpd.cost_time import devices_of
 from vpd.train.cost import training_cost
-from vpd.train.footprint import footprint, refer_step
-from vpd.train.loop import LoopConfig
-from vpd.train.refer_config import ReferTrainConfig
+from vpd.train.loop.config import LoopConfig
+from vpd.train.refer.config import ReferTrainConfig
+from vpd.train.refer.footprint import footprint, refer_step
 
 CONFIG = ReferTrainConfig(
     token_length=16,
@@ -26,7 +26,7 @@ CONFIG = ReferTrainConfig(
 def _small():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "vpd.train.footprint.empty_model",
+            "vpd.train.refer.footprint.empty_model",
             lambda config: tiny.segmenter(text_adapter=config.text_adapter),
         )
         yield

@@ -29,16 +29,17 @@ pytest.importorskip("lightning")
 from vpd.models.autoencoder import AutoencoderKL
 from vpd.tasks.foundation import Foundation
 from vpd.train import refer
-from vpd.train.contrastive import ContrastiveStage
-from vpd.train.denoiser import DenoiserStage, DenoiserTraining
 from vpd.train.distributed import Processes, _name_as_torchrun_does, alone, group, join, present
-from vpd.train.footprint import _batch
-from vpd.train.loop import LoopConfig, fit
-from vpd.train.parts import Shares
-from vpd.train.refer_model import empty_model
-from vpd.train.refer_table import ReferTable, dataset_refs
-from vpd.train.refer_training import ReferTraining
-from vpd.train.vae import VAEStage, VAETraining
+from vpd.train.loop.config import LoopConfig
+from vpd.train.loop.fit import fit
+from vpd.train.loop.parts import Shares
+from vpd.train.pretrain.contrastive import ContrastiveStage
+from vpd.train.pretrain.denoiser import DenoiserStage, DenoiserTraining
+from vpd.train.pretrain.vae import VAEStage, VAETraining
+from vpd.train.refer.footprint import _batch
+from vpd.train.refer.model import empty_model
+from vpd.train.refer.table import ReferTable, dataset_refs
+from vpd.train.refer.training import ReferTraining
 
 ROOT = Path(__file__).parents[2]
 SPLITS = {"train": 5, "val": 5}

@@ -11,14 +11,14 @@ import vpd
 from vpd.cli.parser import read
 
 pytest.importorskip("lightning")
-from vpd.train import sweep_cell
-from vpd.train.dense_config import DepthTrainConfig, SemanticTrainConfig
-from vpd.train.open_config import OpenTrainConfig
-from vpd.train.panoptic_config import PanopticTrainConfig
+from vpd.train.dense.config import DepthTrainConfig, SemanticTrainConfig
+from vpd.train.open.config import OpenTrainConfig
+from vpd.train.panoptic.config import PanopticTrainConfig
 from vpd.train.refer import ReferTrainConfig
-from vpd.train.sweep import sweep
-from vpd.train.sweep_grid import SweepConfig, cells_of
-from vpd.train.sweep_inference import Inference
+from vpd.train.sweep import cell as sweep_cell
+from vpd.train.sweep.grid import SweepConfig, cells_of
+from vpd.train.sweep.inference import Inference
+from vpd.train.sweep.run import sweep
 from vpd.train.tasks import config_type, train
 
 pytestmark = pytest.mark.usefixtures("few_scenes")

@@ -35,7 +35,7 @@ def build(
     from vpd.data.naming import class_names, read_names
     from vpd.tasks.class_texts import ClassTexts, embed_classes
     from vpd.tasks.class_texts import templates as sentences
-    from vpd.train.row_store import digest
+    from vpd.train.caching.row_store import digest
 
     if (names is None) == (data is None):
         raise ValueError("give either names, a text file, or data, a data set's name")

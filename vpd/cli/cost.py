@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,9 +11,10 @@ from vpd.cost import summed
 from vpd.cost_time import Device, devices_of, seconds
 from vpd.tables import markdown_table
 from vpd.train.cost import Plan, TrainingCost, training_cost
-from vpd.train.dense_config import DepthTrainConfig, SemanticTrainConfig
-from vpd.train.panoptic_config import PanopticTrainConfig
-from vpd.train.refer_config import ReferTrainConfig
+from vpd.train.dense.config import DepthTrainConfig, SemanticTrainConfig
+from vpd.train.panoptic.config import PanopticTrainConfig
+from vpd.train.refer.config import ReferTrainConfig
+from vpd.train.tasks import recipe_of
 
 _DEVICES = ["T4", "A100-40", "A100-80", "H100"]
 _PROCESSES = [1, 8]
@@ -37,70 +38,39 @@ def cost(
         devices: T4, V100, A100-40, A100-80, H100, H200; here is this machine, measured in a second
         processes: how many of them work together; those that do not divide the batch are left out
     """
-    from vpd.train.footprint import refer_step
+    from vpd.train.refer.footprint import refer_step
 
     on = devices_of(devices)
     return _answer(training_cost(config, refer_step, _objects(config)), on, processes)
 
 
-def cost_semantic(
-    config: SemanticTrainConfig,
-    *,
-    devices: list[str] = _DEVICES,
-    processes: list[int] = _PROCESSES,
-) -> Answer:
-    """Says what `vpd train semantic` would cost with the same options, as vpd info cost does: vpd
-    info cost semantic --config configs/semantic/ade20k.yaml --weights sd.safetensors.
+def _of(task: str, config_type: type[Any], example: str) -> Callable[..., Answer]:
+    """The command of a task with a value for every pixel."""
 
-    Args:
-        devices: T4, V100, A100-40, A100-80, H100, H200; here is this machine, measured in a second
-        processes: how many of them work together; those that do not divide the batch are left out
-    """
-    from vpd.train.semantic import RECIPE
+    def command(
+        config: Any, *, devices: list[str] = _DEVICES, processes: list[int] = _PROCESSES
+    ) -> Answer:
+        return _dense(config, devices, processes)
 
-    return _dense(config, RECIPE, devices, processes)
+    command.__annotations__["config"] = config_type
+    arguments = (cost.__doc__ or "").partition("Args:")[2]
+    command.__doc__ = f"""Says what `vpd train {task}` would cost with the same options, as vpd info
+    cost does: vpd info cost {task} --config {example} --weights sd.safetensors.
 
-
-def cost_panoptic(
-    config: PanopticTrainConfig,
-    *,
-    devices: list[str] = _DEVICES,
-    processes: list[int] = _PROCESSES,
-) -> Answer:
-    """Says what `vpd train panoptic` would cost with the same options, as vpd info cost does: vpd
-    info cost panoptic --config configs/panoptic/coco.yaml --weights sd.safetensors.
-
-    Args:
-        devices: T4, V100, A100-40, A100-80, H100, H200; here is this machine, measured in a second
-        processes: how many of them work together; those that do not divide the batch are left out
-    """
-    from vpd.train.panoptic import RECIPE
-
-    return _dense(config, RECIPE, devices, processes)
+    Args:{arguments}"""
+    return command
 
 
-def cost_depth(
-    config: DepthTrainConfig,
-    *,
-    devices: list[str] = _DEVICES,
-    processes: list[int] = _PROCESSES,
-) -> Answer:
-    """Says what `vpd train depth` would cost with the same options, as vpd info cost does: vpd info
-    cost depth --config configs/depth/nyuv2.yaml --weights sd.safetensors.
-
-    Args:
-        devices: T4, V100, A100-40, A100-80, H100, H200; here is this machine, measured in a second
-        processes: how many of them work together; those that do not divide the batch are left out
-    """
-    from vpd.train.depth import RECIPE
-
-    return _dense(config, RECIPE, devices, processes)
+cost_semantic = _of("semantic", SemanticTrainConfig, "configs/semantic/ade20k.yaml")
+cost_panoptic = _of("panoptic", PanopticTrainConfig, "configs/panoptic/coco.yaml")
+cost_depth = _of("depth", DepthTrainConfig, "configs/depth/nyuv2.yaml")
 
 
-def _dense(config: Any, recipe: Any, devices: list[str], processes: list[int]) -> Answer:
+def _dense(config: Any, devices: list[str], processes: list[int]) -> Answer:
     from vpd.data.dense import dense_count, dense_names
-    from vpd.train.dense_footprint import dense_step
+    from vpd.train.dense.footprint import dense_step
 
+    recipe = recipe_of(config)
     data, on = config.data, devices_of(devices)
     names = dense_names(recipe.task, data.name, names=data.names, scene=data.scene)
     training = recipe.blank or recipe.training

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from vpd.cli.answer import Answer, plain
-from vpd.train.dense_config import DepthTrainConfig, SemanticTrainConfig
-from vpd.train.edit_config import EditTrainConfig
-from vpd.train.footprint import Footprint, footprint
-from vpd.train.open_config import OpenTrainConfig
-from vpd.train.panoptic_config import PanopticTrainConfig
-from vpd.train.refer_config import ReferTrainConfig
+from vpd.train.dense.config import DepthTrainConfig, SemanticTrainConfig
+from vpd.train.edit.config import EditTrainConfig
+from vpd.train.footprint import Footprint
+from vpd.train.open.config import OpenTrainConfig
+from vpd.train.panoptic.config import PanopticTrainConfig
+from vpd.train.refer.config import ReferTrainConfig
+from vpd.train.refer.footprint import footprint
+from vpd.train.tasks import recipe_of
 
 
 def memory(config: ReferTrainConfig) -> Answer:
@@ -31,9 +33,7 @@ def memory_semantic(config: SemanticTrainConfig) -> Answer:
 
     No data set is read: its classes are counted as published.
     """
-    from vpd.train.semantic import RECIPE
-
-    return _dense(config, RECIPE)
+    return _dense(config)
 
 
 def memory_panoptic(config: PanopticTrainConfig) -> Answer:
@@ -42,9 +42,7 @@ def memory_panoptic(config: PanopticTrainConfig) -> Answer:
 
     No data set is read: its classes are counted as published, and pictures have ten segments.
     """
-    from vpd.train.panoptic import RECIPE
-
-    return _dense(config, RECIPE)
+    return _dense(config)
 
 
 def memory_open_panoptic(config: OpenTrainConfig) -> Answer:
@@ -54,7 +52,7 @@ def memory_open_panoptic(config: OpenTrainConfig) -> Answer:
 
     No data set is read: its classes are counted as published, and pictures have ten segments.
     """
-    from vpd.train.open_footprint import open_footprint
+    from vpd.train.open.footprint import open_footprint
 
     return _answer(open_footprint(config))
 
@@ -65,24 +63,22 @@ def memory_depth(config: DepthTrainConfig) -> Answer:
 
     No data set is read: its types of scenes are counted as published.
     """
-    from vpd.train.depth import RECIPE
-
-    return _dense(config, RECIPE)
+    return _dense(config)
 
 
 def memory_edit(config: EditTrainConfig) -> Answer:
     """Says what `vpd train edit` would need with the same options, as vpd info memory does: vpd
     info memory edit --config configs/edit/released.yaml --weights sd.safetensors."""
-    from vpd.train.edit import edit_footprint
+    from vpd.train.edit.footprint import edit_footprint
 
     return _answer(edit_footprint(config))
 
 
-def _dense(config: Any, recipe: Any) -> Answer:
+def _dense(config: Any) -> Answer:
     from vpd.data.dense import dense_names
-    from vpd.train.dense_footprint import dense_footprint
+    from vpd.train.dense.footprint import dense_footprint
 
-    data = config.data
+    data, recipe = config.data, recipe_of(config)
     names = dense_names(recipe.task, data.name, names=data.names, scene=data.scene)
     training = recipe.blank or recipe.training
     return _answer(dense_footprint(config, recipe.empty, training, names))

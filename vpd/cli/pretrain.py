@@ -6,7 +6,7 @@ from typing import Literal
 
 from vpd.cli.answer import Answer
 from vpd.cli.train import trained
-from vpd.train import pretrain as recipe
+from vpd.train.pretrain import run as recipe
 
 
 def pretrain(

@@ -6,9 +6,9 @@ from collections import Counter
 from dataclasses import asdict
 
 from vpd.cli.answer import Answer, plain
-from vpd.train import sweep as sweeps
-from vpd.train.launchers import Launcher
-from vpd.train.sweep_grid import SweepConfig
+from vpd.train.sweep import run as sweeps
+from vpd.train.sweep.grid import SweepConfig
+from vpd.train.sweep.launchers import Launcher
 
 
 def sweep(

@@ -6,22 +6,24 @@ from collections.abc import Callable
 from typing import Any
 
 from vpd.cli.answer import Answer, plain
-from vpd.train import refer
-from vpd.train.dense_config import DepthTrainConfig, SemanticTrainConfig
+from vpd.train.dense.config import DepthTrainConfig, SemanticTrainConfig
 from vpd.train.distributed import join
-from vpd.train.edit_config import EditTrainConfig
-from vpd.train.open_config import OpenTrainConfig
-from vpd.train.panoptic_config import PanopticTrainConfig
+from vpd.train.edit.config import EditTrainConfig
+from vpd.train.open.config import OpenTrainConfig
+from vpd.train.panoptic.config import PanopticTrainConfig
+from vpd.train.refer.config import ReferTrainConfig
 
 
-def train(config: refer.ReferTrainConfig) -> Answer | None:
+def train(config: ReferTrainConfig) -> Answer | None:
     """Trains a referring segmenter: vpd train --config configs/refer/mini.yaml --data.limit 500.
 
     An interrupted run goes on from its last checkpoint when started again. The trained model is
     the folder OUT/model. Several processes train together: torchrun --nproc-per-node 4 -m vpd.cli
     train --config ..., or srun.
     """
-    return _trained(refer.train, config)
+    from vpd.train.refer.run import train
+
+    return _trained(train, config)
 
 
 def train_semantic(config: SemanticTrainConfig) -> Answer | None:
@@ -30,9 +32,9 @@ def train_semantic(config: SemanticTrainConfig) -> Answer | None:
     An interrupted run goes on from its last checkpoint when started again. The trained model is
     the folder OUT/model. Several processes train together, as with vpd train.
     """
-    from vpd.train import semantic
+    from vpd.train.dense.semantic import train
 
-    return _trained(semantic.train, config)
+    return _trained(train, config)
 
 
 def train_panoptic(config: PanopticTrainConfig) -> Answer | None:
@@ -41,9 +43,9 @@ def train_panoptic(config: PanopticTrainConfig) -> Answer | None:
     An interrupted run goes on from its last checkpoint when started again. The trained model is
     the folder OUT/model. Several processes train together, as with vpd train.
     """
-    from vpd.train import panoptic
+    from vpd.train.panoptic.training import train
 
-    return _trained(panoptic.train, config)
+    return _trained(train, config)
 
 
 def train_open_panoptic(config: OpenTrainConfig) -> Answer | None:
@@ -53,9 +55,9 @@ def train_open_panoptic(config: OpenTrainConfig) -> Answer | None:
     An interrupted run goes on from its last checkpoint when started again. The trained model is
     the folder OUT/model. Several processes train together, as with vpd train.
     """
-    from vpd.train import open_panoptic
+    from vpd.train.open.run import train
 
-    return _trained(open_panoptic.train, config)
+    return _trained(train, config)
 
 
 def train_depth(config: DepthTrainConfig) -> Answer | None:
@@ -64,9 +66,9 @@ def train_depth(config: DepthTrainConfig) -> Answer | None:
     An interrupted run goes on from its last checkpoint when started again. The trained model is
     the folder OUT/model. Several processes train together, as with vpd train.
     """
-    from vpd.train import depth
+    from vpd.train.dense.depth import train
 
-    return _trained(depth.train, config)
+    return _trained(train, config)
 
 
 def train_edit(config: EditTrainConfig) -> Answer | None:
@@ -75,9 +77,9 @@ def train_edit(config: EditTrainConfig) -> Answer | None:
     An interrupted run goes on from its last checkpoint when started again. The trained model is
     the folder OUT/model. Several processes train together, as with vpd train.
     """
-    from vpd.train import edit
+    from vpd.train.edit.run import train
 
-    return _trained(edit.train, config)
+    return _trained(train, config)
 
 
 def _trained(train: Callable[[Any], dict[str, float]], config: Any) -> Answer | None:

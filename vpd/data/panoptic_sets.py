@@ -14,7 +14,7 @@ from vpd.data.instances import InstanceFile
 from vpd.data.pairs import Pairs
 from vpd.data.panoptic_files import read_ids
 from vpd.data.panoptic_tables import PanopticTable
-from vpd.data.segments import Instance, PanopticLabel, instances_of
+from vpd.data.segments import Instance, PanopticLabel, Segment, instances_of
 
 
 class SegmentedPicture(Protocol):
@@ -24,6 +24,7 @@ class SegmentedPicture(Protocol):
     def id(self) -> str: ...
     def read_image(self) -> NDArray[np.uint8]: ...
     def read_label(self) -> PanopticLabel: ...
+    def read_segments(self) -> tuple[Segment, ...]: ...
     def read(self) -> tuple[NDArray[np.uint8], PanopticLabel]: ...
     def read_instances(self) -> tuple[Instance, ...]: ...
 
@@ -74,6 +75,10 @@ class PanopticSample:
                     f"{where}: expected pixels of every segment listed, got none of {segment.id}"
                 )
         return label
+
+    def read_segments(self) -> tuple[Segment, ...]:
+        """Those of `read_label`, as the table lists them; the map is not opened."""
+        return self.table.segments(self.row)
 
     def read(self) -> tuple[NDArray[np.uint8], PanopticLabel]:
         """Picture and segments, checked to be of one size; raises as both and for that."""

@@ -261,7 +261,7 @@ def _similarities(clip: CLIP, part: list[EditSample], edited: Tensor) -> Any:
 
 
 def _weights(model: torch.nn.Module | None) -> str | None:
-    from vpd.train.row_store import digest
+    from vpd.train.caching.row_store import digest
 
     return None if model is None else digest(model)
 

@@ -146,7 +146,8 @@ def training_cost(
 
     Args:
         config: Of the training.
-        blank: Its step on tensors without values, like :func:`vpd.train.footprint.refer_step`.
+        blank: Its step on tensors without values, like
+            :func:`vpd.train.refer.footprint.refer_step`.
         epoch_rows: Rows of its data set.
     """
     loop, together = config.loop, getattr(config, "together", 1)

@@ -70,6 +70,10 @@ class PanopticScene(_Rendered):
         objects = [Segment(_STUFF + k, category) for k, category in enumerate(named, start=1)]
         return PanopticLabel(ids, (*stuff, *objects)).seen()
 
+    def read_segments(self) -> tuple[Segment, ...]:
+        """Those of `read_label`."""
+        return self.read_label().segments
+
     def read(self) -> tuple[NDArray[np.uint8], PanopticLabel]:
         """Picture and segments."""
         return self.read_image(), self.read_label()

@@ -1,0 +1,39 @@
+"""The editor that a training starts from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vpd.tasks import store
+from vpd.tasks.editor import Editor, EditorConfig
+from vpd.train.edit.config import EditTrainConfig
+
+__all__ = ["build", "empty_editor"]
+
+
+def build(config: EditTrainConfig) -> Editor:
+    """The editor that a run starts from."""
+    if config.weights:
+        from vpd.tasks.sources import build_editor
+
+        return build_editor(config.weight_files, token_length=config.token_length).train()
+    base = store.load_foundation(config.foundation)
+    return Editor.from_foundation(base, token_length=config.token_length).train()
+
+
+def empty_editor(config: EditTrainConfig) -> Editor:
+    """The same without its weights: nothing is read but the foundation's config."""
+    return Editor(_shape(config))
+
+
+def _shape(config: EditTrainConfig) -> EditorConfig:
+    if config.weights:
+        own = EditorConfig()
+    else:
+        base = store.read_config(config.foundation)
+        channels = base.unet.out_channels + base.vae.embed_dim
+        own = EditorConfig(
+            replace(base.unet, in_channels=channels), base.vae, base.text,
+            token_length=base.token_length,
+        )  # fmt: skip
+    return replace(own, token_length=config.token_length or own.token_length)

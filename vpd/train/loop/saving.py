@@ -1,0 +1,45 @@
+"""What is left of a training: the model's folder, with the recipe that made it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from vpd.lora import merge_lora, save_lora
+from vpd.tasks import store
+
+__all__ = ["recipe", "save_trained"]
+
+
+def recipe(config: Any) -> dict[str, Any]:
+    """What determines the result, without where it was made."""
+    found = {k: v for k, v in asdict(config).items() if k not in ("out", "progress", "eval_batch")}
+    found["data"] = {k: v for k, v in found["data"].items() if k not in ("cache_dir", "workers")}
+    return found
+
+
+def save_trained(model: nn.Module, config: Any, metrics: dict[str, float]) -> None:
+    """Writes ``config.out/model``, and low-rank changes to ``config.out/lora.safetensors`` too.
+
+    Args:
+        model: A task's; left on the CPU, changes merged.
+        config: Of its training.
+        metrics: What it scores.
+    """
+    out = Path(config.out)
+    if getattr(config, "lora", None) is not None:  # an editor's has no such choice
+        unet: Any = model.unet
+        save_lora(unet, out / "lora.safetensors")
+        merge_lora(unet)
+    founded = hasattr(model, "unet") and not config.weights  # or it has a vision transformer
+    shipped = config.foundation if founded and config.foundation in store.shipped() else None
+    card = {
+        "command": "vpd train, with the config below",
+        "config": recipe(config),
+        "metrics": metrics,
+        "licence": "Apache-2.0",
+    }
+    store.save(model.float().cpu(), out / "model", foundation=shipped, card=card)
