@@ -4,7 +4,7 @@ some ten thousand weights, recipes of a few steps."""
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -127,11 +127,12 @@ def interrupted_and_whole(training: type, train: Any, config: Any, folder: Path)
     assert curve(folder / "whole", "loss") == curve(folder / "parts", "loss")
 
 
-def cached_as_uncached(train: Any, config: Any, folder: Path) -> None:
-    """That training from cached outputs of the U-Net is training."""
+def cached_as_uncached(train: Any, config: Any, folder: Path, idle: Sequence[str] = ()) -> None:
+    """That training from cached outputs of the U-Net is training. ``idle`` names biases that a
+    batch norm takes away again: their gradient is rounding alone, which Adam makes a step of."""
     for kind in ("none", "float32"):
         train(replace(config, out=str(folder / kind), feature_cache=kind))
     plain, cached = weights(folder / "none"), weights(folder / "float32")
     assert plain.keys() == cached.keys()
-    for key, tensor in plain.items():
-        torch.testing.assert_close(cached[key], tensor, rtol=1e-3, atol=1e-3, msg=key)
+    for key in plain.keys() - set(idle):
+        torch.testing.assert_close(cached[key], plain[key], rtol=1e-3, atol=1e-3, msg=key)

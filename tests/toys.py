@@ -53,10 +53,16 @@ def few_scenes() -> Iterator[pytest.MonkeyPatch]:
         yield patch
 
 
-def write_foundation(folder: Path) -> str:
-    """A foundation with random weights on disk."""
+def write_foundation(folder: Path, *, closed: bool = True) -> str:
+    """A foundation with random weights on disk. Its transformers are closed by weights of zero, as
+    before any training, or not."""
     torch.manual_seed(5)
-    return str(store.save(Foundation(TOY), folder))
+    model = Foundation(TOY)
+    with torch.no_grad():
+        for parameter in () if closed else model.unet.parameters():
+            if parameter.dim() > 1 and not parameter.any():
+                parameter.normal_(std=0.1)
+    return str(store.save(model, folder))
 
 
 def recipe(foundation: str, cache: Path) -> dict[str, Any]:

@@ -84,6 +84,7 @@ def _deformable_backward(
 FORMULAS: dict[Any, Callable[..., int]] = {
     torch.ops.vpd.cross_attention: _attention,
     torch.ops.vpd.cross_attention_backward: _cross_attention_backward,
+    torch.ops.vpd.flash_attention: _attention,
     torch.ops.vpd.deformable_attention: _deformable,
     torch.ops.vpd.deformable_attention_backward: _deformable_backward,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
@@ -267,7 +268,7 @@ def _dtype(args: Iterable[Any]) -> torch.dtype:
 def _kind(name: str) -> Kind:
     if "convolution" in name:
         return "convolution"
-    if "cross_attention" in name or "scaled_dot_product" in name:
+    if any(word in name for word in ("cross_attention", "flash_attention", "scaled_dot_product")):
         return "attention"
     return "matrix" if name.split("::")[1] in ("mm", "addmm", "bmm", "baddbmm") else "other"
 

@@ -245,7 +245,7 @@ def test_full_augmentation_of_a_data_set_on_disk(config, ade, tmp_path):
     order = {}
     for step in (1, 0, 7, 0, 1):  # whatever was asked for before
         whole, part = table.draw(step), table.draw(step, slice(1, 2))
-        assert torch.equal(whole.latents[1:], part.latents)
+        torch.testing.assert_close(whole.latents[1:], part.latents, rtol=1e-4, atol=1e-4)
         assert torch.equal(whole.targets[1:], part.targets)
         assert torch.equal(whole.targets, table.targets(step))
         same = order.setdefault(step, whole)

@@ -42,7 +42,7 @@ def cache(tmp_path_factory):
 def foundation(tmp_path_factory):
     """The folder of a foundation, ``model``; and splits of a few scenes instead of hundreds."""
     folder = tmp_path_factory.mktemp("foundation")
-    write_foundation(folder / "model")
+    write_foundation(folder / "model", closed=False)
     with few_scenes():
         yield folder
 
