@@ -49,6 +49,7 @@ void bind_mask2former(py::module_& module) {
            py::arg("norm_groups"), py::arg("pre_norm"), py::arg("enforce_input_project"));
   // Not with_table(): the start is the head's own.
   head.def("table", [](const Mask2FormerHead& self) { return specs(self.table()); });
+  with_packed(head);
   head.def(
       "initialise",
       [](const Mask2FormerHead& self, const at::Device& device, at::ScalarType dtype,

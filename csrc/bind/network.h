@@ -21,6 +21,17 @@ inline std::vector<SpecTuple> specs(const ParamTable& table) {
   return rows;
 }
 
+template <typename Net, typename... Extra>
+void with_packed(py::class_<Net, Extra...>& cls) {
+  cls.def(
+      "packed",
+      [](const Net& net, const std::vector<Tensor>& tensors) {
+        py::gil_scoped_release release;
+        return packed(net.table(), tensors);
+      },
+      py::arg("tensors"));
+}
+
 // Adds table(), initialise() and packed() to a bound class whose C++ class has table().
 template <typename Net, typename... Extra>
 py::class_<Net, Extra...>& with_table(py::class_<Net, Extra...>& cls) {
@@ -33,13 +44,7 @@ py::class_<Net, Extra...>& with_table(py::class_<Net, Extra...>& cls) {
         return net.table().initialise(device, dtype, generator);
       },
       py::arg("device"), py::arg("dtype"), py::arg("generator") = py::none());
-  cls.def(
-      "packed",
-      [](const Net& net, const std::vector<Tensor>& tensors) {
-        py::gil_scoped_release release;
-        return packed(net.table(), tensors);
-      },
-      py::arg("tensors"));
+  with_packed(cls);
   return cls;
 }
 

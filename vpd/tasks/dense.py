@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vpd.models.autoencoder import AutoencoderConfig, AutoencoderKL
 from vpd.models.unet import Taps, UNet, UNetConfig, UNetOutput
 from vpd.models.vit import ViTBackbone, ViTConfig
+from vpd.nn import Network
 from vpd.noise import encode_under
 from vpd.protocol import NoiseSpec
 
@@ -91,7 +92,7 @@ class Context:
 C = TypeVar("C", bound=DenseConfig)
 
 
-class DenseModel(nn.Module, Generic[C]):
+class DenseModel(Network, Generic[C]):
     """A backbone: autoencoder and U-Net, or a vision transformer. What a task adds tells the U-Net
     something, and reads it.
 

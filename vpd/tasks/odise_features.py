@@ -23,6 +23,7 @@ from vpd.models.clip_image import CLIPImageEncoder, clip_pixels
 from vpd.models.implicit_captioner import ImplicitCaptioner
 from vpd.models.odise_backbone import OdiseBackbone, OdiseBackboneConfig
 from vpd.models.unet import Taps, UNet
+from vpd.nn import Network
 from vpd.noise import draw_noise
 from vpd.tasks.dense import Context
 from vpd.tasks.odise_config import OdiseFeaturesConfig
@@ -46,7 +47,7 @@ class Seen(NamedTuple):
     """Inputs of the decoder's blocks."""
 
 
-class OdiseFeatures(nn.Module, Generic[C]):
+class OdiseFeatures(Network, Generic[C]):
     """Autoencoder, U-Net and CLIP's image encoder, frozen, with the captioner (``adapter``) and the
     projections (``backbone``) that train; a task puts its head on it.
 
