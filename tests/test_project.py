@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -153,6 +154,19 @@ def test_extras_are_resolved_without_pip():
     assert not any(line.startswith("vpd[") for line in found)
     for name in ("train", "ray", "bench", "test", "lint", "docs"):
         assert {line for line in extras[name] if not line.startswith("vpd[")} <= set(found)
-    done = subprocess.run([*script, "trian"], capture_output=True, text=True)
+    done = subprocess.run([*script, "everything"], capture_output=True, text=True)
     assert done.returncode == 1
-    assert "got trian" in done.stderr
+    assert "got everything" in done.stderr
+
+
+@pytest.mark.slow
+def test_core_gives_tensors_without_torch_imported_before():
+    code = "from vpd import _C; t = _C.Tokenizer(PATH)(['a'], 4)[0]; print(tuple(t.shape))"
+    path = ROOT / "vpd" / "zoo" / "merges.txt"
+    done = subprocess.run(
+        [sys.executable, "-c", code.replace("PATH", repr(str(path)))],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.stdout == "(1, 4)\n", done.stderr

@@ -33,6 +33,8 @@ void bind_vit(py::module_& module);
 
 PYBIND11_MODULE(_C, module) {
   module.doc() = "C++ core of vpd";
+  // Before that, a tensor has no Python class and returning one would crash.
+  py::module_::import("torch");
   py::enum_<vpd::FreedMemory>(module, "FreedMemory")
       .value("kept", vpd::FreedMemory::kKept)
       .value("returned", vpd::FreedMemory::kReturned);

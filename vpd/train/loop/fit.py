@@ -16,6 +16,7 @@ from vpd.memory import set_freed_memory
 from vpd.nn import channels_last
 from vpd.train.distributed import present, same_everywhere, trainer_options
 from vpd.train.loop.config import LoopConfig, resolve_precision
+from vpd.train.loop.interrupts import interruptible
 from vpd.train.loop.progress import CurvesPicture
 from vpd.train.loop.records import Curves, WholeCheckpoints
 
@@ -135,13 +136,14 @@ def _fit(
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    trainer.fit(
-        module,
-        train_dataloaders=Steps(config.steps),
-        val_dataloaders=Steps(1),
-        ckpt_path=last if resumed else None,
-        weights_only=True,
-    )
+    with interruptible():
+        trainer.fit(
+            module,
+            train_dataloaders=Steps(config.steps),
+            val_dataloaders=Steps(1),
+            ckpt_path=last if resumed else None,
+            weights_only=True,
+        )
 
 
 def _finished(module: pl.LightningModule, config: LoopConfig, last: Path) -> bool:
