@@ -9,7 +9,7 @@ import torch
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "tools")]
 
-from helpers import Golden, load_golden
+from helpers import Golden, load_golden  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

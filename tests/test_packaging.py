@@ -30,6 +30,7 @@ from packaging.requirements import Requirement
 
 import vpd
 from vpd.data import tabletop
+from vpd.tasks.store import shipped
 
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "build" / "packaging"
@@ -174,7 +175,7 @@ def test_the_wheel_is_what_runs(clean, tmp_path):
     assert found["native"]["core"].startswith(str(clean.parent))
     assert found["folders"]["package"].startswith(str(clean.parent))
     assert found["native"]["built: torch"] == torch.__version__.split("+")[0]
-    assert set(found["models"]) == set(vpd.tasks.store.shipped())
+    assert set(found["models"]) == set(shipped())
 
 
 def test_a_prediction_is_that_of_the_checkout(clean, tmp_path):

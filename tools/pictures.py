@@ -3,6 +3,7 @@ panoptic.png, clusters.png and, once vpd-mini-odise is shipped, vocabularies.png
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import cv2
@@ -25,23 +26,29 @@ VOCABULARIES = (
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=IMAGES, help="folder to write to")
+    draw(parser.parse_args().out)
+
+
+def draw(folder: Path) -> None:
     scenes = [tabletop.render(FIRST_SEED + i).image for i in range(ROWS * COLUMNS)]
     size = tabletop.IMAGE_SIZE
     sheet = np.stack(scenes).reshape(ROWS, COLUMNS, size, size, 3)
     sheet = sheet.transpose(0, 2, 1, 3, 4).reshape(ROWS * size, COLUMNS * size, 3)
-    IMAGES.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(IMAGES / "tabletop.png"), sheet[:, :, ::-1])
+    folder.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(folder / "tabletop.png"), sheet[:, :, ::-1])
     scene = tabletop.render(FIRST_SEED + 4)
     result = vpd.load("vpd-mini-refer")(scene.image, "the striped red cube")
-    result.save(IMAGES / "demo.figure.png").replace(IMAGES / "demo.png")
+    result.save(folder / "demo.figure.png").replace(folder / "demo.png")
     result = vpd.load("vpd-mini-panoptic")(tabletop.render(FIRST_SEED + 3).image)
-    result.save(IMAGES / "panoptic.figure.png").replace(IMAGES / "panoptic.png")
-    clusters()
+    result.save(folder / "panoptic.figure.png").replace(folder / "panoptic.png")
+    clusters(folder)
     if OPEN in shipped():
-        vocabularies(OPEN)
+        vocabularies(OPEN, folder=folder)
 
 
-def clusters() -> None:
+def clusters(folder: Path) -> None:
     """Clusters of vpd-mini's features beside the true segments of a scene."""
     scene = tabletop.panoptic(tabletop.load_split("val", limit=5, progress=False))[4]
     image, label = scene.read()
@@ -50,7 +57,7 @@ def clusters() -> None:
         image, label.ids, label.segments, classes, tabletop.CLASSES, tabletop.THINGS
     )
     found = vpd.cluster_features(image, 6, K=8)
-    found.show(truth).save(IMAGES / "clusters.png", dpi=100)
+    found.show(truth).save(folder / "clusters.png", dpi=100)
 
 
 def vocabularies(model: str, scene: int = 3, folder: Path = IMAGES) -> Path:

@@ -600,6 +600,7 @@ class Mask2FormerHead:
     def initialise(
         self, device: torch.device, dtype: torch.dtype, generator: torch.Generator | None = None
     ) -> list[torch.Tensor]: ...
+    def packed(self, tensors: collections.abc.Sequence[torch.Tensor]) -> list[torch.Tensor]: ...
     def pixels(
         self,
         params: collections.abc.Sequence[torch.Tensor],

@@ -190,11 +190,11 @@ class CoreModule(Network, Generic[Config]):
 
     def _save_to_state_dict(self, *args: Any, **options: Any) -> None:
         self._refuse_if_frozen("saved")
-        super()._save_to_state_dict(*args, **options)  # type: ignore[no-untyped-call]
+        super()._save_to_state_dict(*args, **options)
 
     def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
         self._refuse_if_frozen("given other weights")
-        super()._load_from_state_dict(*args, **options)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(*args, **options)
 
     def __getstate__(self) -> dict[str, Any]:
         self._refuse_if_frozen("copied")
