@@ -50,7 +50,10 @@ SMALL = {
     "data check": "",
     "data edits": "--steps 2 --samples 1 --sim-image 0 --sim-caption 0 --sim-direction 0",
     "serve": "--port 0",
+    "tags make": "",
     "info cost": "",
+    "info memory": "",
+    "info memory panoptic": "",
 }
 # Keys of the configs of `vpd sweep` and `vpd pretrain`, which are written anew for the slow tier.
 TINY: dict[str, Any] = {
