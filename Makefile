@@ -10,6 +10,8 @@ WERROR ?=
 TORCH_INDEX ?=
 # Extra arguments of pytest, e.g. PYTEST="-k unet -x".
 PYTEST ?=
+# Tests run in this many processes, a file's in one of them.
+TEST_PROCESSES ?= auto
 # Of `make fuzz`: seconds for each target, which (all if empty), and a page whose table is written.
 FUZZ_SECONDS ?= 120
 FUZZ_TARGETS ?=
@@ -22,6 +24,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 PY = $(VENV)/bin/python
 STAMPS = $(VENV)/.stamps
+SIDE_BY_SIDE = -n $(TEST_PROCESSES) --maxprocesses 8 --dist loadfile
 SANITIZE = build/sanitize
 CPP = CMakeLists.txt $(shell find csrc)
 
@@ -34,10 +37,10 @@ demo: $(STAMPS)/vpd ## build, segment shipped images by sentence, sweep timestep
 	$(VENV)/bin/vpd demo --out demo-out
 
 test: dev ctest ## build and run the C++ and Python tests
-	$(PY) -m pytest $(PYTEST)
+	$(PY) -m pytest $(SIDE_BY_SIDE) $(PYTEST)
 
 test-all: dev sanitize ctest ## the same with slow tests, notebooks and sanitizers
-	$(PY) -m pytest -m "slow or not slow" $(PYTEST)
+	$(PY) -m pytest $(SIDE_BY_SIDE) -m "slow or not slow" $(PYTEST)
 
 lint: dev ## everything that reads the code without running it
 	tools/lint.sh $(VENV)/bin

@@ -12,6 +12,12 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "too
 from helpers import Golden, load_golden  # noqa: E402
 
 
+def pytest_configure():
+    """Test processes that run side by side (pytest -n) share the cores."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+
+
 @pytest.fixture(autouse=True)
 def _fixed_seed():
     """Each test starts from the same random state and leaves none behind."""

@@ -124,7 +124,8 @@ def interrupted_and_whole(training: type, train: Any, config: Any, folder: Path)
     assert a.keys() == b.keys()
     for key in a:
         torch.testing.assert_close(a[key], b[key], rtol=1e-3, atol=1e-4, msg=key)
-    assert curve(folder / "whole", "loss") == curve(folder / "parts", "loss")
+    losses = [curve(folder / name, "loss") for name in ("whole", "parts")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)  # the last bits of a sum may differ
 
 
 def cached_as_uncached(train: Any, config: Any, folder: Path, idle: Sequence[str] = ()) -> None:

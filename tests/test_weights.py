@@ -104,6 +104,28 @@ def test_half_precision_files_and_modules(networks):
     assert_equal(narrow, {name: tensor.bfloat16() for name, tensor in half.items()})
 
 
+def test_shared_weights_are_views_of_the_file(tmp_path, networks):
+    plain = networks[0]
+    assert any("out.2" in key for key in plain.state_dict())
+    state = {
+        key: value.half() if "out.2" in key else value for key, value in plain.state_dict().items()
+    }
+    save_weights(state, tmp_path / "unet.safetensors")
+    before = (tmp_path / "unet.safetensors").read_bytes()
+    model = make_unet()
+    places = {key: value.data_ptr() for key, value in model.named_parameters()}
+    load_weights(model, tmp_path / "unet.safetensors", share=True)
+    for key, value in model.named_parameters():
+        torch.testing.assert_close(value, state[key].float(), rtol=0, atol=0)
+        assert value.requires_grad
+        # Half precision is widened into the memory that was there.
+        assert (value.data_ptr() == places[key]) == ("out.2" in key)
+    with torch.no_grad():
+        for value in model.parameters():
+            value.zero_()
+    assert (tmp_path / "unet.safetensors").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

@@ -26,6 +26,22 @@ def channels_last(module: Net) -> Net:
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
+def uninitialised(
+    build: Callable[[], Net], device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> Net:
+    """What ``build`` gives, its parameters and buffers in memory that nothing was written to, of
+    ``dtype`` if one is given."""
+
+    def memory(tensor: Tensor) -> Tensor:
+        # Not empty_like, which of a meta tensor is Python that takes a third of a second to import.
+        kind = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+        return torch.empty(tensor.shape, dtype=kind, device=device)
+
+    with torch.device("meta"):
+        module = build()
+    return module._apply(memory)  # type: ignore[no-untyped-call]
+
+
 class BatchNormGroup(NamedTuple):
     """A process group as the core knows it; unlike the group itself it can be copied."""
 

@@ -152,6 +152,7 @@ def load_weights(
     strict: bool = True,
     *,
     average: bool | None = None,
+    share: bool = False,
 ) -> LoadReport:
     """Loads weights into a module whose parameters have original names; all of them or none.
 
@@ -172,6 +173,10 @@ def load_weights(
         average: Whether a Stable Diffusion file's moving average of the U-Net's weights
             (``model_ema.*``) is loaded in their place. None: where InstructPix2Pix has one, as its
             published code samples with it.
+        share: Whether parameters become the source's tensors where these have their dtype, in place
+            of copies: from a safetensors file, views of the mapped file, whose memory is taken as
+            they are used. Writing to them does not change the file; the file must not be rewritten
+            in place as long as the module lives.
 
     Returns:
         What was not loaded.
@@ -216,7 +221,11 @@ def load_weights(
             )
     with torch.no_grad():
         for target, tensor in pairs:
-            target.copy_(tensor.reshape(target.shape))
+            value = tensor.reshape(target.shape)
+            if share and (value.dtype, value.device) == (target.dtype, target.device):
+                target.data = value
+            else:
+                target.copy_(value)
     return report
 
 

@@ -14,7 +14,7 @@ from vpd.images import in_range, read_image
 from vpd.models.autoencoder import AutoencoderConfig, AutoencoderKL
 from vpd.models.clip_text import CLIPTextConfig, CLIPTextEncoder
 from vpd.models.unet import UNet, UNetConfig
-from vpd.nn import Network, channels_last
+from vpd.nn import Network, channels_last, uninitialised
 from vpd.tasks.editor_results import EditResult
 from vpd.tasks.editor_size import fitted
 from vpd.tasks.foundation import Foundation
@@ -98,10 +98,8 @@ class Editor(Network):
             token_length=token_length or own.token_length,
             scale_factor=own.scale_factor,
         )
-        with torch.device("meta"):
-            model = cls(config)
         first = foundation.unet.get_parameter(_FIRST)
-        model.to_empty(device=first.device).to(first.dtype)
+        model = uninitialised(lambda: cls(config), first.device, first.dtype)
         model.vae.load_state_dict(foundation.vae.state_dict())
         model.text.load_state_dict(foundation.text.state_dict())
         state = foundation.unet.state_dict()

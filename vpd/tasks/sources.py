@@ -16,7 +16,7 @@ from torch import nn
 from vpd.models.adapters import TextAdapter
 from vpd.models.clip_text import CLIPTextEncoder
 from vpd.models.refer_decoder import ReferDecoder
-from vpd.nn import channels_last
+from vpd.nn import channels_last, uninitialised
 from vpd.tasks.editor import Editor, EditorConfig
 from vpd.tasks.foundation import Foundation, FoundationConfig
 from vpd.tasks.open_config import OpenPanopticConfig
@@ -69,9 +69,7 @@ def build_refer(
         token_length = _token_length(head[-1], config)
     if token_length is not None:
         config = replace(config, token_length=token_length)
-    with torch.device("meta"):
-        model = ReferSegmenter(config)
-    model.to_empty(device="cpu")
+    model = uninitialised(lambda: ReferSegmenter(config))
     # These may stay as they are initialised; every other part must come from a file.
     model.adapter = TextAdapter(config.unet.context_dim)
     model.decoder = ReferDecoder(model.decoder.config)
@@ -96,9 +94,7 @@ def build_foundation(
         ValueError: No file at all, a damaged one, or a part that none of them brings.
     """
     sources = _read(weights)
-    with torch.device("meta"):
-        model = Foundation(config)
-    model.to_empty(device="cpu")
+    model = uninitialised(lambda: Foundation(config))
     return channels_last(_load(model, sources, optional=())).eval()
 
 
@@ -137,12 +133,10 @@ def build_editor(
             replace(config.unet, in_channels=config.unet.out_channels), config.vae, config.text,
             config.image_size, config.token_length, config.scale_factor,
         )  # fmt: skip
-        with torch.device("meta"):
-            base = Foundation(own)
-        return Editor.from_foundation(_load(base.to_empty(device="cpu"), sources, (), average))
-    with torch.device("meta"):
-        model = Editor(config)
-    return channels_last(_load(model.to_empty(device="cpu"), sources, (), average)).eval()
+        base = uninitialised(lambda: Foundation(own))
+        return Editor.from_foundation(_load(base, sources, (), average))
+    model = uninitialised(lambda: Editor(config))
+    return channels_last(_load(model, sources, (), average)).eval()
 
 
 def _sees_no_picture(sources: Sources) -> bool:
@@ -175,9 +169,7 @@ def build_open_panoptic(
     sources = _read(weights)
     trained = [tensors for tensors, info in sources if info.layout == "odise"]
     config = config or (_odise_config(trained[-1]) if trained else OpenPanopticConfig())
-    with torch.device("meta"):
-        model = OpenPanopticSegmenter(config)
-    model.to_empty(device="cpu")
+    model = uninitialised(lambda: OpenPanopticSegmenter(config))
     _fill_open(model, sources, whole=True)
     return channels_last(model).eval()
 
@@ -209,9 +201,7 @@ def _fill_open(model: OpenPanopticSegmenter, sources: Sources, whole: bool) -> b
         comma = "," if whole else " and"
         raise ValueError(f"expected Stable Diffusion v1{comma} CLIP{odise}, got {found}")
     # Of the same shape as CLIP's, but for the projection.
-    with torch.device("meta"):
-        text = CLIPTextEncoder(replace(model.config.text, projection_dim=None))
-    text.to_empty(device="cpu")
+    text = uninitialised(lambda: CLIPTextEncoder(replace(model.config.text, projection_dim=None)))
     _load(nn.ModuleDict({"vae": model.vae, "unet": model.unet, "text": text}), frozen, optional=())
     empty = tokenize([""], length=model.config.token_length).ids
     with torch.no_grad():
@@ -249,7 +239,7 @@ def _load(
     for tensors, info in sources:
         try:
             wanted = average if info.layout == "sd" else None
-            report = load_weights(model, tensors, strict=False, average=wanted)
+            report = load_weights(model, tensors, strict=False, average=wanted, share=True)
         except ValueError as error:
             raise ValueError(f"{info.path}: {error}") from error
         if report.mismatched:
