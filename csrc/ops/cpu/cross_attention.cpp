@@ -5,6 +5,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
+#include "ops/cpu/cross_attention_flash.h"
 #include "ops/cpu/cross_attention_parts.h"
 
 namespace vpd::ops::cpu {
@@ -112,10 +113,14 @@ std::tuple<Tensor, Tensor> cross_attention_cpu(const Tensor& q_, const Tensor& k
   if (out.numel() == 0) {
     return {out, map};
   }
+  const ActiveTokens active(mask, shape.batch, shape.tokens);
+  if (flash_takes(q, active, scale)) {
+    cross_attention_flash(q, k, v, active, heads, scale, per_head, out, map);
+    return {out, map};
+  }
   AT_DISPATCH_FLOATING_TYPES_AND2(
       at::kBFloat16, at::kHalf, q.scalar_type(), "cross_attention", [&] {
         using A = at::opmath_type<scalar_t>;
-        const ActiveTokens active(mask, shape);
         const Forward<scalar_t, A> forward{
             .shape = shape,
             .q = rows_of<scalar_t>(q),

@@ -217,7 +217,7 @@ std::tuple<Tensor, Tensor, Tensor> cross_attention_backward_cpu(
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, type, "cross_attention_backward", [&] {
     using T = scalar_t;
     using A = at::opmath_type<T>;
-    const ActiveTokens active(mask, shape);
+    const ActiveTokens active(mask, shape.batch, shape.tokens);
     const auto target = [](Tensor& t) { return t.defined() ? t.mutable_data_ptr<T>() : nullptr; };
     const Backward<T, A> backward{
         .shape = shape,

@@ -7,9 +7,9 @@
 #include <ATen/core/Tensor.h>
 
 #include <algorithm>
-#include <optional>
 #include <vector>
 
+#include "ops/cpu/active_tokens.h"
 #include "ops/cpu/matmul.h"
 
 namespace vpd::ops::cpu {
@@ -40,28 +40,6 @@ template <typename T>
 Rows<const T> rows_of(const at::Tensor& t) {
   return {t.const_data_ptr<T>(), t.stride(0), t.stride(1)};
 }
-
-// The tokens that are attended to: `count` by image, and their indices.
-struct ActiveTokens {
-  std::vector<int64_t> count, index;
-  int64_t stride;
-
-  ActiveTokens(const std::optional<at::Tensor>& mask, const AttentionShape& shape)
-      : count(shape.batch, shape.tokens), index(shape.batch * shape.tokens), stride(shape.tokens) {
-    const at::Tensor dense = mask ? mask->contiguous() : at::Tensor();
-    const bool* attend = mask ? dense.const_data_ptr<bool>() : nullptr;
-    for (int64_t image = 0; image < shape.batch; ++image) {
-      int64_t active = 0;
-      for (int64_t n = 0; n < shape.tokens; ++n) {
-        if (attend == nullptr || attend[image * shape.tokens + n]) {
-          index[image * stride + active++] = n;
-        }
-      }
-      count[image] = active;
-    }
-  }
-  const int64_t* of(int64_t image) const { return index.data() + image * stride; }
-};
 
 // Keys or values of every head as [batch, heads, tokens, padded width] or, transposed, [batch,
 // heads, width, padded tokens]; padding is zero.

@@ -21,6 +21,7 @@ namespace vpd::ops::cpu::flash {
 struct FloatWords {
   using Number = float;
   static constexpr int64_t kPack = 1;  // numbers in a word
+  static float number(float x) { return x; }
   static VPD_FLASH_INLINE __m512 multiply_add(__m512i a, __m512i b, __m512 c) {
     return _mm512_fmadd_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), c);
   }
@@ -29,6 +30,13 @@ struct FloatWords {
 struct BFloat16Words {
   using Number = uint16_t;
   static constexpr int64_t kPack = 2;
+  // To the nearest, ties to even.
+  static uint16_t number(float x) {
+    uint32_t bits;
+    __builtin_memcpy(&bits, &x, sizeof bits);
+    if (x != x) return 0x7FC0;
+    return static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+  }
   static VPD_FLASH_INLINE __m512 multiply_add(__m512i a, __m512i b, __m512 c) {
     return _mm512_dpbf16_ps(c, (__m512bh)a, (__m512bh)b);
   }
@@ -175,8 +183,9 @@ VPD_FLASH_INLINE void score(const Head& head, int64_t queries, int64_t first, in
   }
 }
 
-// Scores -> weights 2^(score factor - top), where top follows the highest score seen so far.
-template <typename Words>
+// Scores -> weights 2^(score factor - top), where top follows the highest score seen so far. kKeep:
+// they take the scores' place besides.
+template <typename Words, bool kKeep = false>
 VPD_FLASH_INLINE void weigh(const Head& head, int64_t queries, int64_t count, const Scratch& s) {
   constexpr bool kFine = Words::kPack == 1;
   const __m512 factor = _mm512_set1_ps(head.factor);
@@ -187,7 +196,7 @@ VPD_FLASH_INLINE void weigh(const Head& head, int64_t queries, int64_t count, co
     const __m512 tops = _mm512_set1_ps(top);
     s.top[r] = top;
     s.shrink[r] = _mm512_cvtss_f32(shrink);
-    const float* from = s.scores + r * kKeys;
+    float* from = s.scores + r * kKeys;
     uint32_t* to = s.weights + r * (kKeys / Words::kPack);
     __m512 sum = _mm512_mul_ps(shrink, _mm512_loadu_ps(s.sums + r * kLanes));
     for (int64_t i = 0; i < count; i += 2 * kLanes) {
@@ -196,6 +205,10 @@ VPD_FLASH_INLINE void weigh(const Head& head, int64_t queries, int64_t count, co
       const __m512 b =
           power_of_two<kFine>(_mm512_fmsub_ps(_mm512_loadu_ps(from + i + kLanes), factor, tops));
       sum = _mm512_add_ps(sum, _mm512_add_ps(a, b));
+      if constexpr (kKeep) {
+        _mm512_storeu_ps(from + i, a);
+        _mm512_storeu_ps(from + i + kLanes, b);
+      }
       if constexpr (Words::kPack == 2) {
         _mm512_storeu_si512(to + i / 2, (__m512i)_mm512_cvtne2ps_pbh(b, a));
       } else {
@@ -282,10 +295,7 @@ VPD_FLASH_INLINE void add_values(const Head& head, int64_t queries, int64_t firs
   }
 }
 
-// Attention of s.queries to all keys: s.out, still to be divided by the sums, which lie at
-// s.sums[r * kLanes].
-template <typename Words>
-VPD_FLASH void attend(const Head& head, int64_t queries, const Scratch& s) {
+inline VPD_FLASH void start(const Head& head, const Scratch& s) {
   for (int64_t r = 0; r < kQueries; ++r) {
     s.top[r] = kLowest;
     _mm512_storeu_ps(s.sums + r * kLanes, _mm512_setzero_ps());
@@ -293,14 +303,46 @@ VPD_FLASH void attend(const Head& head, int64_t queries, const Scratch& s) {
   for (int64_t i = 0; i < kQueries * head.width; i += kLanes) {
     _mm512_storeu_ps(s.out + i, _mm512_setzero_ps());
   }
+}
+
+inline VPD_FLASH void add_up_sums(int64_t queries, const Scratch& s) {
+  for (int64_t r = 0; r < queries; ++r) {
+    s.sums[r * kLanes] = _mm512_reduce_add_ps(_mm512_loadu_ps(s.sums + r * kLanes));
+  }
+}
+
+// Attention of s.queries to all keys: s.out, still to be divided by the sums, which lie at
+// s.sums[r * kLanes].
+template <typename Words>
+VPD_FLASH void attend(const Head& head, int64_t queries, const Scratch& s) {
+  start(head, s);
   for (int64_t first = 0; first < head.count; first += kKeys) {
     const int64_t count = head.count - first < kKeys ? head.count - first : kKeys;
     score<Words>(head, queries, first, count, s);
     weigh<Words>(head, queries, count, s);
     add_values<Words>(head, queries, first, count, s);
   }
+  add_up_sums(queries, s);
+}
+
+// The same for at most kKeys keys; their probabilities times `share` are added to map [kQueries,
+// kKeys].
+template <typename Words>
+VPD_FLASH void attend_with_map(const Head& head, int64_t queries, float share, const Scratch& s,
+                               float* map) {
+  start(head, s);
+  score<Words>(head, queries, 0, head.count, s);
+  weigh<Words, /*kKeep=*/true>(head, queries, head.count, s);
+  add_values<Words>(head, queries, 0, head.count, s);
+  add_up_sums(queries, s);
   for (int64_t r = 0; r < queries; ++r) {
-    s.sums[r * kLanes] = _mm512_reduce_add_ps(_mm512_loadu_ps(s.sums + r * kLanes));
+    const __m512 sum = _mm512_set1_ps(s.sums[r * kLanes] / share);  // divided by: one key has 1
+    const float* from = s.scores + r * kKeys;
+    float* to = map + r * kKeys;
+    for (int64_t i = 0; i < head.count; i += kLanes) {
+      const __m512 part = _mm512_div_ps(_mm512_loadu_ps(from + i), sum);
+      _mm512_storeu_ps(to + i, _mm512_add_ps(_mm512_loadu_ps(to + i), part));
+    }
   }
 }
 
