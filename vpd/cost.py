@@ -67,6 +67,12 @@ def _cross_attention_backward(
     return products * _product(q, k)
 
 
+def _flash_backward(grad: Shape, q: Shape, k: Shape, *_: Any, **__: Any) -> int:
+    """Scores and gradients of probabilities twice, once by queries and once by keys; dq, dk, dv.
+    It needs less where some are not wanted."""
+    return 7 * _product(q, k)
+
+
 _OF_A_SAMPLE = 10  # a channel at a point: four neighbours and the weight, multiplied and added
 
 
@@ -85,6 +91,7 @@ FORMULAS: dict[Any, Callable[..., int]] = {
     torch.ops.vpd.cross_attention: _attention,
     torch.ops.vpd.cross_attention_backward: _cross_attention_backward,
     torch.ops.vpd.flash_attention: _attention,
+    torch.ops.vpd.flash_attention_backward: _flash_backward,
     torch.ops.vpd.deformable_attention: _deformable,
     torch.ops.vpd.deformable_attention_backward: _deformable_backward,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,

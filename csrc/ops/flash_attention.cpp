@@ -1,8 +1,9 @@
 #include "ops/flash_attention.h"
 
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/library.h>
+
+#include <utility>
 
 #include "core/check.h"
 #include "ops/cpu/cpu_level.h"
@@ -32,26 +33,59 @@ void check_flash_attention(const Tensor& q, const Tensor& k, const Tensor& v, do
   VPD_CHECK(scale > 0, op, ": scale must be positive, got ", scale);
 }
 
-bool flash_attention_pays(const Tensor& q, double scale) {
-  // Wider heads in float32 are a few percent slower: their keys no longer fit the second cache.
-  const bool taken = (q.scalar_type() == at::kFloat && q.sym_size(3) <= 256) ||
-                     (q.scalar_type() == at::kBFloat16 && !cpu::has_tiles());
-  return taken && q.device().is_cpu() && scale > 0 && cpu::cpu_level() >= cpu::Level::kAVX512BF16;
+void check_flash_attention_backward(const Tensor& grad, const Tensor& q, const Tensor& k,
+                                    const Tensor& v, const Tensor& out, const Tensor& logsumexp,
+                                    double scale) {
+  constexpr const char* op = "flash_attention_backward";
+  check_flash_attention(q, k, v, scale);
+  for (const auto& [name, t] : {std::pair("grad", &grad), std::pair("out", &out)}) {
+    VPD_CHECK(t->sym_sizes() == q.sym_sizes() && t->scalar_type() == q.scalar_type(), op, ": ",
+              name, " must be ", q.scalar_type(), " ", q.sym_sizes(), " like q, got ",
+              t->scalar_type(), " ", t->sym_sizes());
+  }
+  VPD_CHECK(
+      logsumexp.scalar_type() == at::kFloat && logsumexp.sym_sizes() == q.sym_sizes().slice(0, 3),
+      op, ": logsumexp must be Float ", q.sym_sizes().slice(0, 3), ", got ",
+      logsumexp.scalar_type(), " ", logsumexp.sym_sizes());
 }
 
-Tensor flash_attention(const Tensor& q, const Tensor& k, const Tensor& v, double scale) {
+bool flash_attention_pays(const Tensor& q, const Tensor& k, double scale, bool differentiated) {
+  if (!q.device().is_cpu() || scale <= 0 || cpu::cpu_level() < cpu::Level::kAVX512BF16) {
+    return false;
+  }
+  if (q.scalar_type() == at::kBFloat16) return !cpu::has_tiles();
+  // Wider heads in float32 are a few percent slower: their keys no longer fit the second cache.
+  return q.scalar_type() == at::kFloat && q.sym_size(3) <= 256 &&
+         (!differentiated || k.sym_size(2) >= 512);
+}
+
+std::tuple<Tensor, Tensor> flash_attention(const Tensor& q, const Tensor& k, const Tensor& v,
+                                           double scale) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("vpd::flash_attention", "")
                              .typed<decltype(flash_attention)>();
   return op.call(q, k, v, scale);
 }
 
-TORCH_LIBRARY_FRAGMENT(vpd, m) {
-  m.def("flash_attention(Tensor q, Tensor k, Tensor v, float scale) -> Tensor");
+std::tuple<Tensor, Tensor, Tensor> flash_attention_backward(const Tensor& grad, const Tensor& q,
+                                                            const Tensor& k, const Tensor& v,
+                                                            const Tensor& out,
+                                                            const Tensor& logsumexp, double scale,
+                                                            std::array<bool, 3> wanted) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("vpd::flash_attention_backward", "")
+                             .typed<decltype(flash_attention_backward)>();
+  return op.call(grad, q, k, v, out, logsumexp, scale, wanted);
 }
 
-TORCH_LIBRARY_IMPL(vpd, Autograd, m) {
-  m.impl("flash_attention", torch::autograd::autogradNotImplementedFallback());
+TORCH_LIBRARY_FRAGMENT(vpd, m) {
+  m.def(
+      "flash_attention(Tensor q, Tensor k, Tensor v, float scale) -> "
+      "(Tensor out, Tensor logsumexp)");
+  m.def(
+      "flash_attention_backward(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor out, "
+      "Tensor logsumexp, float scale, bool[3] wanted) -> "
+      "(Tensor grad_q, Tensor grad_k, Tensor grad_v)");
 }
 
 }  // namespace vpd::ops

@@ -12,8 +12,8 @@ at::Tensor sdpa(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                 const std::optional<at::Tensor>& mask, bool causal, double scale) {
   const bool differentiated =
       at::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad());
-  if (!differentiated && !mask && !causal && flash_attention_pays(q, scale)) {
-    return flash_attention(q, k, v, scale);
+  if (!mask && !causal && flash_attention_pays(q, k, scale, differentiated)) {
+    return std::get<0>(flash_attention(q, k, v, scale));
   }
   if (!differentiated || !q.device().is_cpu() || !at::isReducedFloatingType(q.scalar_type())) {
     return at::scaled_dot_product_attention(q, k, v, mask, /*dropout_p=*/0.0, causal, scale);

@@ -46,11 +46,55 @@ def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -
 def test_like_the_formula(dtype, shape):
     q, k, v = make(shape, dtype)
     scale = 1.5 * shape[-1] ** -0.5
-    out = torch.ops.vpd.flash_attention(q, k, v, scale)
+    out, logsumexp = torch.ops.vpd.flash_attention(q, k, v, scale)
     assert out.dtype == dtype
     assert out.shape == q.shape
     assert out.transpose(1, 2).is_contiguous()
     assert_close(out, attention(q, k, v, scale), "out")
+    levels = (q.double() @ k.double().mT * scale).logsumexp(-1)
+    assert logsumexp.dtype == torch.float32
+    torch.testing.assert_close(logsumexp.double(), levels, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_gradients_like_the_formula(dtype, shape):
+    inputs = make(shape, dtype)
+    scale = 1.5 * shape[-1] ** -0.5
+    grad = torch.randn(inputs[0].shape).to(dtype)
+    found = gradients(lambda *x: torch.ops.vpd.flash_attention(*x, scale)[0], inputs, grad)
+    wanted = gradients(lambda *x: attention(*x, scale), [x.double() for x in inputs], grad.double())
+    for name, got, want in zip("qkv", found, wanted, strict=True):
+        assert got.dtype == dtype
+        assert_close(got, want, name)
+
+
+def gradients(function, inputs, grad) -> tuple[torch.Tensor, ...]:
+    leaves = [x.detach().requires_grad_() for x in inputs]
+    return torch.autograd.grad(function(*leaves), leaves, grad)
+
+
+@pytest.mark.parametrize("wanted", [(0,), (1,), (2,), (0, 2)])
+def test_gradients_that_are_wanted(wanted):
+    inputs = make((2, 3, 30, 40, 20), torch.float32)
+    whole = gradients(lambda *x: torch.ops.vpd.flash_attention(*x, 0.3)[0], inputs, inputs[0])
+    for i in wanted:
+        inputs[i].requires_grad_()
+    out = torch.ops.vpd.flash_attention(*inputs, 0.3)[0]
+    found = torch.autograd.grad(out, [inputs[i] for i in wanted], inputs[0].detach())
+    for i, got in zip(wanted, found, strict=True):
+        assert torch.equal(got, whole[i])
+
+
+@pytest.mark.parametrize("offset", [-300.0, 300.0])
+def test_gradients_of_scores_far_from_zero(offset):
+    inputs = make((1, 1, 7, 21, 4), torch.float32)
+    inputs[0][..., 0], inputs[1][..., 0] = 1.0, offset
+    grad = torch.randn(1, 1, 7, 4)
+    found = gradients(lambda *x: torch.ops.vpd.flash_attention(*x, 1.0)[0], inputs, grad)
+    wanted = gradients(lambda *x: attention(*x, 1.0), [x.double() for x in inputs], grad.double())
+    for name, got, want in zip("qkv", found, wanted, strict=True):
+        torch.testing.assert_close(got.double(), want, rtol=1e-3, atol=1e-3, msg=name)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -60,7 +104,7 @@ def test_layouts(dtype):
     heads_apart = [joined[:, :, i].transpose(1, 2) for i in range(3)]
     columns_apart = [torch.randn(b, h, n, 2 * d).to(dtype)[..., ::2] for _ in range(3)]
     for q, k, v in (heads_apart, columns_apart):
-        out = torch.ops.vpd.flash_attention(q, k, v, 0.3)
+        out, _ = torch.ops.vpd.flash_attention(q, k, v, 0.3)
         assert_close(out, attention(q, k, v, 0.3), "out")
 
 
@@ -69,7 +113,7 @@ def test_scores_far_from_zero(offset):
     """A padded key's score of 0 would be the highest by far, or all weights would vanish."""
     q, k, v = make((1, 1, 7, 21, 4), torch.float32)
     q[..., 0], k[..., 0] = 1.0, offset
-    out = torch.ops.vpd.flash_attention(q, k, v, 1.0)
+    out, _ = torch.ops.vpd.flash_attention(q, k, v, 1.0)
     assert_close(out, attention(q, k, v, 1.0), "out", 50)  # a score of 300 has no more digits
 
 
@@ -77,7 +121,7 @@ def test_the_highest_score_last():
     """Weights of all keys before are then too large by far, block after block."""
     q, k, v = make((1, 1, 9, 1000, 8), torch.float32, 0.1)
     k += torch.linspace(0, 30, 1000)[:, None] * q.mean((0, 1, 2)).sign()
-    out = torch.ops.vpd.flash_attention(q, k, v, 1.0)
+    out, _ = torch.ops.vpd.flash_attention(q, k, v, 1.0)
     assert_close(out, attention(q, k, v, 1.0), "out", 5)
 
 
@@ -85,7 +129,7 @@ def test_not_a_number_stays_in_its_rows():
     q, k, v = make((1, 2, 30, 300, 8), torch.float32)
     q[0, 0, 5, 3] = torch.nan
     k[0, 1, 299, 0] = torch.nan
-    out = torch.ops.vpd.flash_attention(q, k, v, 1.0)
+    out, _ = torch.ops.vpd.flash_attention(q, k, v, 1.0)
     want = attention(q, k, v, 1.0)
     assert torch.equal(out.isnan(), want.isnan())
 
@@ -96,16 +140,26 @@ def test_the_same_by_any_number_of_threads():
     try:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
-            results.append(torch.ops.vpd.flash_attention(q, k, v, 0.2))
+            run = torch.ops.vpd.flash_attention
+            results.append(
+                [*run(q, k, v, 0.2), *gradients(lambda *x: run(*x, 0.2)[0], (q, k, v), q)]
+            )
     finally:
         torch.set_num_threads(threads)
-    assert torch.equal(results[0], results[1])
-    assert torch.equal(results[0], results[2])
+    for one, two, three in zip(*results, strict=True):
+        assert torch.equal(one, two)
+        assert torch.equal(one, three)
 
 
 def test_opcheck():
     q, k, v = make((2, 3, 10, 11, 12), torch.float32)
     torch.library.opcheck(torch.ops.vpd.flash_attention, (q, k, v, 0.2))
+    leaves = [x.requires_grad_() for x in (q, k, v)]
+    torch.library.opcheck(torch.ops.vpd.flash_attention, (*leaves, 0.2))
+    out, level = torch.ops.vpd.flash_attention(q, k, v, 0.2)
+    for wanted in ([True, True, True], [False, True, False]):
+        saved = [x.detach() for x in (q, q, k, v, out, level)]
+        torch.library.opcheck(torch.ops.vpd.flash_attention_backward, (*saved, 0.2, wanted))
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
@@ -124,12 +178,33 @@ def test_messages(device):
     refused("scale must be positive, got 0", q, q, q, 0.0)
 
 
+def test_messages_of_the_backward_pass():
+    q = torch.zeros(1, 2, 3, 4)
+    level = torch.zeros(1, 2, 3)
+    run = torch.ops.vpd.flash_attention_backward
+    with pytest.raises(
+        ValueError, match=r"grad must be Float \[1, 2, 3, 4\] like q, got Float \[2"
+    ):
+        run(q[0], q, q, q, q, level, 1.0, [True] * 3)
+    with pytest.raises(ValueError, match=r"logsumexp must be Float \[1, 2, 3\], got Double"):
+        run(q, q, q, q, q, level.double(), 1.0, [True] * 3)
+
+
 def test_attention_takes_it():
-    """Without gradient, mask and order of tokens; and only then."""
-    q = torch.randn(1, 50, 16)
-    with torch.profiler.profile() as profile, torch.no_grad():
-        vpd.ops.attention(q, q, q, None, 2, 0.3)
-    assert "vpd::flash_attention" in {e.key for e in profile.key_averages()}
-    with torch.profiler.profile() as profile:
-        vpd.ops.attention(q.requires_grad_(), q, q, None, 2, 0.3).sum().backward()
-    assert "vpd::flash_attention" not in {e.key for e in profile.key_averages()}
+    """Without mask and order of tokens; with gradients where it is faster."""
+
+    def operators(tokens, dtype, *, mask=None, grad=False) -> set[str]:
+        q = torch.randn(1, tokens, 16).to(dtype).requires_grad_(grad)
+        with torch.profiler.profile() as profile:
+            out = vpd.ops.attention(q, q, q, mask, 2, 0.3)
+            if grad:
+                out.sum().backward()
+        return {e.key for e in profile.key_averages()}
+
+    both = {"vpd::flash_attention", "vpd::flash_attention_backward"}
+    assert both <= operators(50, torch.bfloat16, grad=True)
+    assert both <= operators(600, torch.float32, grad=True)
+    assert not both & operators(50, torch.float32, grad=True)
+    assert "vpd::flash_attention" in operators(50, torch.float32)
+    mask = torch.ones(1, 50, dtype=torch.bool)
+    assert "vpd::flash_attention" not in operators(50, torch.float32, mask=mask)

@@ -21,9 +21,10 @@ using namespace flash;
 constexpr int64_t kBlock = 8 * kQueries;  // queries of a task
 
 template <typename Words>
-void run(const Tensor& q, const Tensor& k, const Tensor& v, double scale, const Tensor& out) {
+void run(const Tensor& q, const Tensor& k, const Tensor& v, double scale, const Tensor& out,
+         const Tensor& logsumexp) {
   const ActiveTokens all(std::nullopt, k.size(0), k.size(2));
-  const Heads<Words> heads(q, k, v, all, scale, out);
+  const Heads<Words> heads(q, k, v, all, scale, out, logsumexp.mutable_data_ptr<float>());
   const int64_t rows = q.size(2), blocks = (rows + kBlock - 1) / kBlock;
   at::parallel_for(0, heads.count() * blocks, 1, [&](int64_t begin, int64_t end) {
     const Memory<Words> memory = heads.memory();
@@ -39,19 +40,21 @@ void run(const Tensor& q, const Tensor& k, const Tensor& v, double scale, const 
 Tensor with_dense_rows(const Tensor& t) { return t.stride(3) == 1 ? t : t.contiguous(); }
 #endif
 
-Tensor flash_attention_cpu(const Tensor& q_, const Tensor& k_, const Tensor& v_, double scale) {
+std::tuple<Tensor, Tensor> flash_attention_cpu(const Tensor& q_, const Tensor& k_, const Tensor& v_,
+                                               double scale) {
   check_flash_attention(q_, k_, v_, scale);
 #if defined(__x86_64__)
   VPD_CHECK(cpu_level() >= Level::kAVX512BF16,
             "flash_attention: this processor has no AVX-512 with bfloat16 products");
   const Tensor q = with_dense_rows(q_), k = with_dense_rows(k_), v = with_dense_rows(v_);
   Tensor out = at::empty({q.size(0), q.size(2), q.size(1), q.size(3)}, q.options());
+  Tensor logsumexp = at::empty({q.size(0), q.size(1), q.size(2)}, q.options().dtype(at::kFloat));
   if (q.scalar_type() == at::kFloat) {
-    run<FloatWords>(q, k, v, scale, out);
+    run<FloatWords>(q, k, v, scale, out, logsumexp);
   } else {
-    run<BFloat16Words>(q, k, v, scale, out);
+    run<BFloat16Words>(q, k, v, scale, out, logsumexp);
   }
-  return out.transpose(1, 2);
+  return {out.transpose(1, 2), logsumexp};
 #else
   fail("flash_attention: only for x86-64 processors");
 #endif

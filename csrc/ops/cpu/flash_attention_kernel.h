@@ -22,6 +22,7 @@ struct FloatWords {
   using Number = float;
   static constexpr int64_t kPack = 1;  // numbers in a word
   static float number(float x) { return x; }
+  static float value(float x) { return x; }
   static VPD_FLASH_INLINE __m512 multiply_add(__m512i a, __m512i b, __m512 c) {
     return _mm512_fmadd_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), c);
   }
@@ -36,6 +37,12 @@ struct BFloat16Words {
     __builtin_memcpy(&bits, &x, sizeof bits);
     if (x != x) return 0x7FC0;
     return static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+  }
+  static float value(uint16_t number) {
+    const uint32_t bits = uint32_t{number} << 16;
+    float x;
+    __builtin_memcpy(&x, &bits, sizeof x);
+    return x;
   }
   static VPD_FLASH_INLINE __m512 multiply_add(__m512i a, __m512i b, __m512 c) {
     return _mm512_dpbf16_ps(c, (__m512bh)a, (__m512bh)b);

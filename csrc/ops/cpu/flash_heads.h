@@ -4,14 +4,16 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 
+#include <cmath>
 #include <cstring>
-#include <vector>
 
 #include "ops/cpu/active_tokens.h"
 #include "ops/cpu/flash_attention_kernel.h"
 #include "ops/cpu/matmul.h"
 
 namespace vpd::ops::cpu::flash {
+
+constexpr double kLog2E = 1.4426950408889634;
 
 // Numbers of a tensor [B, heads, M, D] whose rows' values lie side by side.
 template <typename Number>
@@ -30,6 +32,59 @@ struct HeadRows {
         row_stride(t.stride(2)) {}
   const Number* at(int64_t head, int64_t row) const {  // head: of all images
     return data + head / heads * batch_stride + head % heads * head_stride + row * row_stride;
+  }
+};
+
+// Rows of one head in the two layouts of the kernel. Rows index[0 ... count), or the first `count`
+// ones without an index. The places of rows that are not there, and of an odd last column, stay
+// zero.
+template <typename Words>
+struct Panel {
+  using Number = typename Words::Number;
+  static constexpr int64_t kPack = Words::kPack;
+
+  static int64_t words(int64_t width) { return padded_to(width, kPack) / kPack; }
+  static int64_t columns(int64_t width) { return padded_to(width, kLanes); }
+  static int64_t lanes_size(int64_t rows, int64_t width) {
+    return padded_to(rows, kLanes) * words(width);
+  }
+  static int64_t pairs_size(int64_t rows, int64_t width) {
+    return padded_to(rows, kLanes) / kPack * columns(width);
+  }
+
+  // [vectors of rows, words, kLanes]
+  static void lanes(const HeadRows<Number>& from, int64_t head, const int64_t* index, int64_t count,
+                    uint32_t* to) {
+    const int64_t all = words(from.width);
+    for (int64_t row = 0; row < count; ++row) {
+      const Number* numbers = from.at(head, index ? index[row] : row);
+      uint32_t* column = to + row / kLanes * kLanes * all + row % kLanes;
+      for (int64_t i = 0; i < from.width / kPack; ++i) {
+        std::memcpy(column + i * kLanes, numbers + i * kPack, sizeof(uint32_t));
+      }
+      if (from.width % kPack) {
+        std::memcpy(column + (all - 1) * kLanes, numbers + from.width - 1, sizeof(Number));
+      }
+    }
+  }
+
+  // [padded rows / kPack, columns]
+  static void pairs(const HeadRows<Number>& from, int64_t head, const int64_t* index, int64_t count,
+                    uint32_t* to) {
+    const int64_t stride = columns(from.width);
+    for (int64_t row = 0; row < count; ++row) {
+      const Number* numbers = from.at(head, index ? index[row] : row);
+      Number* line = reinterpret_cast<Number*>(to) + row / kPack * kPack * stride + row % kPack;
+      for (int64_t i = 0; i < from.width; ++i) line[i * kPack] = numbers[i];
+    }
+  }
+
+  // Rows [row, row + count) as they are, each in whole words.
+  static void rows(const HeadRows<Number>& from, int64_t head, int64_t row, int64_t count,
+                   uint32_t* to) {
+    for (int64_t r = 0; r < count; ++r) {
+      std::memcpy(to + r * words(from.width), from.at(head, row + r), from.width * sizeof(Number));
+    }
   }
 };
 
@@ -56,27 +111,28 @@ struct Memory {
 template <typename Words>
 class Heads {
   using Number = typename Words::Number;
-  static constexpr int64_t kPack = Words::kPack;
 
  public:
-  // q [B, heads, M, D], k and v [B, heads, N, D]; out [B, M, heads, D], dense.
+  // q [B, heads, M, D], k and v [B, heads, N, D]; out [B, M, heads, D] and, if wanted, logsumexp
+  // [B, heads, M] of the scaled scores, both dense.
   Heads(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const ActiveTokens& active,
-        double scale, const at::Tensor& out)
+        double scale, const at::Tensor& out, float* logsumexp = nullptr)
       : q_(q),
         k_(k),
         v_(v),
         active_(active),
-        words_(padded_to(q_.width, kPack) / kPack),
-        width_(padded_to(q_.width, kLanes)),
-        keys_(padded_to(k_.rows, kLanes)),
-        factor_(static_cast<float>(scale * 1.4426950408889634)),
-        packed_keys_(count() * keys_ * words_),
-        packed_values_(count() * keys_ / kPack * width_),
+        words_(Panel<Words>::words(q_.width)),
+        width_(Panel<Words>::columns(q_.width)),
+        factor_(static_cast<float>(scale * kLog2E)),
+        packed_keys_(count() * keys_size()),
+        packed_values_(count() * values_size()),
+        logsumexp_(logsumexp),
         out_(static_cast<Number*>(out.mutable_data_ptr())) {
     at::parallel_for(0, count(), 1, [this](int64_t begin, int64_t end) {
       for (int64_t head = begin; head < end; ++head) {
-        pack_keys(head);
-        pack_values(head);
+        const int64_t image = head / k_.heads, tokens = active_.count[image];
+        Panel<Words>::lanes(k_, head, active_.of(image), tokens, keys_of(head));
+        Panel<Words>::pairs(v_, head, active_.of(image), tokens, values_of(head));
       }
     });
   }
@@ -86,7 +142,7 @@ class Heads {
 
   // Queries [row, row + queries) of a head.
   void attend_to(int64_t head, int64_t row, int64_t queries, const Scratch& s) const {
-    read_queries(head, row, queries, s);
+    Panel<Words>::rows(q_, head, row, queries, s.queries);
     attend<Words>(packed(head), queries, s);
     write_out(head, row, queries, s);
   }
@@ -94,51 +150,19 @@ class Heads {
   // The same for at most kKeys keys. Adds probabilities times `share` to map [kQueries, kKeys].
   void attend_with_map(int64_t head, int64_t row, int64_t queries, float share, const Scratch& s,
                        float* map) const {
-    read_queries(head, row, queries, s);
+    Panel<Words>::rows(q_, head, row, queries, s.queries);
     flash::attend_with_map<Words>(packed(head), queries, share, s, map);
     write_out(head, row, queries, s);
   }
 
  private:
-  uint32_t* keys_of(int64_t head) const { return packed_keys_.get() + head * keys_ * words_; }
-  uint32_t* values_of(int64_t head) const {
-    return packed_values_.get() + head * keys_ / kPack * width_;
-  }
+  int64_t keys_size() const { return Panel<Words>::lanes_size(k_.rows, k_.width); }
+  int64_t values_size() const { return Panel<Words>::pairs_size(v_.rows, v_.width); }
+  uint32_t* keys_of(int64_t head) const { return packed_keys_.get() + head * keys_size(); }
+  uint32_t* values_of(int64_t head) const { return packed_values_.get() + head * values_size(); }
   Head packed(int64_t head) const {
     return {keys_of(head), values_of(head), active_.count[head / q_.heads],
             words_,        width_,          factor_};
-  }
-
-  // The places of keys that are not there, and of an odd last column, stay zero.
-  void pack_keys(int64_t head) const {
-    uint32_t* to = keys_of(head);
-    const int64_t image = head / k_.heads, *index = active_.of(image);
-    for (int64_t row = 0; row < active_.count[image]; ++row) {
-      const Number* from = k_.at(head, index[row]);
-      uint32_t* column = to + row / kLanes * kLanes * words_ + row % kLanes;
-      for (int64_t i = 0; i < q_.width / kPack; ++i) {
-        std::memcpy(column + i * kLanes, from + i * kPack, sizeof(uint32_t));
-      }
-      if (q_.width % kPack) {
-        std::memcpy(column + (words_ - 1) * kLanes, from + q_.width - 1, sizeof(Number));
-      }
-    }
-  }
-
-  void pack_values(int64_t head) const {
-    Number* to = reinterpret_cast<Number*>(values_of(head));
-    const int64_t image = head / k_.heads, *index = active_.of(image);
-    for (int64_t row = 0; row < active_.count[image]; ++row) {
-      const Number* from = v_.at(head, index[row]);
-      Number* line = to + row / kPack * kPack * width_ + row % kPack;
-      for (int64_t i = 0; i < v_.width; ++i) line[i * kPack] = from[i];
-    }
-  }
-
-  void read_queries(int64_t head, int64_t row, int64_t queries, const Scratch& s) const {
-    for (int64_t r = 0; r < queries; ++r) {
-      std::memcpy(s.queries + r * words_, q_.at(head, row + r), q_.width * sizeof(Number));
-    }
   }
 
   void write_out(int64_t head, int64_t row, int64_t queries, const Scratch& s) const {
@@ -148,14 +172,19 @@ class Heads {
       const float* from = s.out + r * width_;
       const float factor = 1 / s.sums[r * kLanes];
       for (int64_t i = 0; i < q_.width; ++i) to[i] = Words::number(from[i] * factor);
+      if (logsumexp_) {
+        logsumexp_[head * q_.rows + row + r] =
+            (s.top[r] + std::log2(s.sums[r * kLanes])) / static_cast<float>(kLog2E);
+      }
     }
   }
 
   HeadRows<Number> q_, k_, v_;
   const ActiveTokens& active_;
-  int64_t words_, width_, keys_;
+  int64_t words_, width_;
   float factor_;
   Buffer<uint32_t> packed_keys_, packed_values_;
+  float* logsumexp_;
   Number* out_;
 };
 
