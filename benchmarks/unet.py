@@ -41,7 +41,7 @@ ERROR = 1.2  # of bfloat16 against float32, vpd's / diffusers'
 WORDS = {"float32": "f32", "bfloat16": "bf16"}  # OpenVINO's
 
 
-def build(kind: str, dtype: torch.dtype, quick: bool) -> torch.nn.Module:
+def build(kind: str, dtype: torch.dtype, quick: bool, frozen: bool = True) -> torch.nn.Module:
     """A network with weights of realistic size; on the meta device first, so that nothing is
     initialised twice."""
     width = 64 if quick else 320
@@ -62,7 +62,7 @@ def build(kind: str, dtype: torch.dtype, quick: bool) -> torch.nn.Module:
             p.normal_(0, 0.7 * p[0].numel() ** -0.5, generator=generator)
         else:
             p.fill_(1.0 if name.endswith("weight") else 0.0)
-    return net.frozen() if kind.startswith("vpd") else channels_last(net)
+    return net.frozen() if frozen and kind.startswith("vpd") else channels_last(net)
 
 
 def inputs(size: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:

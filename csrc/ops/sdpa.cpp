@@ -1,5 +1,6 @@
 #include "ops/sdpa.h"
 
+#include <ATen/autocast_mode.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
@@ -12,7 +13,11 @@ at::Tensor sdpa(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                 const std::optional<at::Tensor>& mask, bool causal, double scale) {
   const bool differentiated =
       at::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad());
-  if (!mask && !causal && flash_attention_pays(q, k, scale, differentiated)) {
+  // PyTorch's own knows autocast, and inputs of several types under it.
+  const bool one_type = q.scalar_type() == k.scalar_type() && q.scalar_type() == v.scalar_type() &&
+                        !(q.scalar_type() == at::kFloat && q.device().is_cpu() &&
+                          at::autocast::is_autocast_enabled(at::kCPU));
+  if (!mask && !causal && one_type && flash_attention_pays(q, k, scale, differentiated)) {
     return std::get<0>(flash_attention(q, k, v, scale));
   }
   if (!differentiated || !q.device().is_cpu() || !at::isReducedFloatingType(q.scalar_type())) {

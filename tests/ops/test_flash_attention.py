@@ -136,14 +136,16 @@ def test_not_a_number_stays_in_its_rows():
 
 def test_the_same_by_any_number_of_threads():
     q, k, v = make((2, 3, 300, 300, 40), torch.bfloat16)
+    run = torch.ops.vpd.flash_attention
+
+    def first(*x: torch.Tensor) -> torch.Tensor:
+        return run(*x, 0.2)[0]
+
     threads, results = torch.get_num_threads(), []
     try:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
-            run = torch.ops.vpd.flash_attention
-            results.append(
-                [*run(q, k, v, 0.2), *gradients(lambda *x: run(*x, 0.2)[0], (q, k, v), q)]
-            )
+            results.append([*run(q, k, v, 0.2), *gradients(first, (q, k, v), q)])
     finally:
         torch.set_num_threads(threads)
     for one, two, three in zip(*results, strict=True):
@@ -208,3 +210,13 @@ def test_attention_takes_it():
     assert "vpd::flash_attention" in operators(50, torch.float32)
     mask = torch.ones(1, 50, dtype=torch.bool)
     assert "vpd::flash_attention" not in operators(50, torch.float32, mask=mask)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_attention_under_autocast(grad):
+    """Inputs of two types, and of float32 alone: as PyTorch's attention takes them."""
+    q = torch.randn(1, 30, 16).requires_grad_(grad)
+    for k in (q, q.bfloat16()):
+        with torch.autocast("cpu", torch.bfloat16):
+            out = vpd.ops.attention(q, k.to(q.dtype), k.to(q.dtype), None, 2, 0.3)
+        assert out.dtype == torch.bfloat16
