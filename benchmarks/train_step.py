@@ -1,13 +1,13 @@
 """A training step before a frozen full-size U-Net (Stable Diffusion v1.5's shape, random weights):
 vpd against diffusers.
 
-    python benchmarks/train_step.py [--quick] [--json] [--size 512] [--runs 2]
+    python benchmarks/train_step.py [--quick] [--json] [--size 512] [--dtype float32] [--runs 2]
 
-F-VPD's step without its decoder: one image, 77 tokens, float32; the text adapter trains, the U-Net
-does not, fixed gradients arrive at its four feature maps. Gradients of the adapter are compared
-first. Times: minima of alternating runs in one process. Memory: a fresh process each, peak resident
-memory during the step minus resident memory with the weights touched, with blocks of a megabyte
-and more handed back when freed (``vpd.memory.set_freed_memory``), for both.
+F-VPD's step without its decoder: one image, 77 tokens; the text adapter trains, the U-Net does
+not, fixed gradients arrive at its four feature maps. Gradients of the adapter are compared first.
+Times: minima of alternating runs in one process. Memory: a fresh process each, peak resident memory
+during the step minus resident memory with the weights touched, with blocks of a megabyte and more
+handed back when freed (``vpd.memory.set_freed_memory``), for both.
 """
 
 from __future__ import annotations
@@ -31,7 +31,12 @@ from vpd.memory import peak_resident, reset_peak, resident, set_freed_memory
 from vpd.nn import channels_last
 
 KINDS = ("vpd", "vpd attention", "vpd all", "diffusers", "diffusers checkpointed")
-LIMIT_GB = {"vpd": 1.3, "vpd all": 0.6}
+LIMIT_GB = {"vpd": 1.3, "vpd all": 0.6}  # in float32
+LIMITS = {  # time and memory, vpd / diffusers; time with recomputation on both sides
+    "float32": (1.0, 1.0, 1.0),
+    "bfloat16": (0.75, 0.5, 1.0),
+}
+ERRORS = {"float32": 1e-3, "bfloat16": 0.1}  # of the adapter's gradient, relative
 
 
 def prepare(kind: str, net: torch.nn.Module) -> Callable[[Tensor, Tensor], tuple[Tensor, ...]]:
@@ -68,24 +73,29 @@ def step(run: Callable, adapter: vpd.TextAdapter, latents: Tensor, context: Tens
     adapter.zero_grad()
     maps = run(latents, adapter(context))
     draw = torch.Generator().manual_seed(2)
-    torch.autograd.backward(maps, [torch.randn(m.shape, generator=draw) for m in maps])
+    grads = [torch.randn(m.shape, generator=draw).to(m.dtype) for m in maps]
+    torch.autograd.backward(maps, grads)
     return torch.cat([p.grad.flatten() for p in adapter.parameters()])
 
 
-def an_adapter() -> vpd.TextAdapter:
+def an_adapter(dtype: torch.dtype) -> vpd.TextAdapter:
     adapter = vpd.TextAdapter(768, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():  # it starts as the identity: gamma is tiny
         for parameter in adapter.parameters():
             parameter.add_(0.02)
-    return adapter
+    return adapter.to(dtype)
 
 
-def measure_memory(kind: str, size: int, quick: bool) -> None:
+def network(package: str, dtype: torch.dtype, quick: bool) -> torch.nn.Module:
+    return build(package, dtype, quick, frozen=False)
+
+
+def measure_memory(kind: str, size: int, dtype: torch.dtype, quick: bool) -> None:
     """Runs in a process of its own: one step, nothing before it."""
     set_freed_memory("returned")
-    net, adapter = build(kind.split()[0], torch.float32, quick), an_adapter()
+    net, adapter = network(kind.split()[0], dtype, quick), an_adapter(dtype)
     run = prepare(kind, net)
-    latents, context = inputs(size, torch.float32)
+    latents, context = inputs(size, dtype)
     before = resident()
     reset_peak()
     start = time.perf_counter()
@@ -95,7 +105,7 @@ def measure_memory(kind: str, size: int, quick: bool) -> None:
 
 
 def memory(kind: str, args: argparse.Namespace) -> float:
-    words = ("--memory-of", kind, "--size", str(args.size))
+    words = ("--memory-of", kind, "--size", str(args.size), "--dtype", args.dtype)
     return fresh(__file__, *words, quick=args.quick)["gb"]
 
 
@@ -104,23 +114,25 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a fifth of the width, 256 px")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--size", type=int)
+    parser.add_argument("--dtype", choices=LIMITS, default="float32")
     parser.add_argument("--runs", type=int, default=2)
     parser.add_argument("--memory-of", choices=KINDS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.size = args.size or (256 if args.quick else 512)
+    dtype = getattr(torch, args.dtype)
     if args.memory_of:
-        measure_memory(args.memory_of, args.size, args.quick)
+        measure_memory(args.memory_of, args.size, dtype, args.quick)
         return
     peaks = {kind: memory(kind, args) for kind in KINDS}
     set_freed_memory("returned")
 
-    twin = build("diffusers", torch.float32, args.quick)
-    net = build("vpd", torch.float32, args.quick)
+    twin = network("diffusers", dtype, args.quick)
+    net = network("vpd", dtype, args.quick)
     vpd.load_weights(net, twin.state_dict())
     channels_last(net)
     nets = {"vpd": net, "diffusers": twin}
-    adapter = an_adapter()
-    latents, context = inputs(args.size, torch.float32)
+    adapter = an_adapter(dtype)
+    latents, context = inputs(args.size, dtype)
 
     def once(kind: str) -> tuple[float, Tensor]:
         run = prepare(kind, nets[kind.split()[0]])
@@ -136,22 +148,28 @@ def main() -> None:
         for kind in KINDS:
             seconds[kind].append(once(kind)[0])
     best = {kind: min(times) for kind, times in seconds.items()}
-    checks = [check("adapter's gradient against diffusers", max(errors.values()), 1e-3)]
-    if not args.quick:
+    checks = [
+        check("adapter's gradient against diffusers", max(errors.values()), ERRORS[args.dtype])
+    ]
+    if not args.quick and dtype == torch.float32:
         checks += [
             check(f"peak memory above the weights, {kind}, GB", peaks[kind], limit)
             for kind, limit in LIMIT_GB.items()
         ]
     # To be faster than each of them at less memory.
-    for ours, theirs in (("vpd", "diffusers"), ("vpd attention", "diffusers checkpointed")):
-        checks.append(check(f"time, {ours} / {theirs}", best[ours] / best[theirs], 1.0))
-        checks.append(check(f"memory, {ours} / {theirs}", peaks[ours] / peaks[theirs], 1.0))
+    time_limit, memory_limit, recomputed = LIMITS[args.dtype]
+    for ours, theirs, limits in (
+        ("vpd", "diffusers", (time_limit, memory_limit)),
+        ("vpd attention", "diffusers checkpointed", (recomputed, 1.0)),
+    ):
+        checks.append(check(f"time, {ours} / {theirs}", best[ours] / best[theirs], limits[0]))
+        checks.append(check(f"memory, {ours} / {theirs}", peaks[ours] / peaks[theirs], limits[1]))
     report(
         {
             "benchmark": "train_step",
             "command": "python benchmarks/train_step.py " + " ".join(sys.argv[1:]),
             "machine": machine(),
-            "config": {"size": args.size, "quick": args.quick, "runs": args.runs},
+            "config": {key: getattr(args, key) for key in ("size", "dtype", "quick", "runs")},
             "seconds": seconds,
             "peak_gb_above_weights": peaks,
             "checks": checks,
