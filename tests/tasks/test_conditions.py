@@ -296,6 +296,10 @@ def test_where_the_adapter_looks_for_each_class():
         want = want / want.sum() if want.any() else want
         want = want.reshape(side, side).detach().numpy()
         np.testing.assert_allclose(found.attention[k], want, rtol=1e-4, atol=1e-6)
+    with torch.autocast("cpu", torch.bfloat16):  # as a validation between training steps
+        half = model.tags(image)
+    np.testing.assert_allclose(half.scores, found.scores, atol=0.02)
+    np.testing.assert_allclose(half.attention, found.attention, atol=0.02)
     assert found.top(2)[0][1] == found.scores.max()
     assert found.show()._repr_png_().startswith(b"\x89PNG")
     assert segmenter("tagging, no image").tags(image).attention is None

@@ -130,7 +130,7 @@ class ConditionedModel(DenseModel[C]):
                 shares = (found.states[0] @ self.class_embeddings.to(self.dtype).T).clamp(min=0)
                 side = math.isqrt(found.attention.shape[2] - 1)
                 attention = tag_attention(shares.float(), found.attention[0].float(), (side, side))
-                maps = attention.cpu().numpy()
+                maps = attention.float().cpu().numpy()
         return TaggedResult(picture, self.config.classes, scores.cpu().numpy(), maps)
 
     def _states(self, words: Any, states: Tensor | None) -> States:
