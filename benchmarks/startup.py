@@ -53,11 +53,10 @@ def ready(path: Path) -> dict[str, float]:
 def write(path: Path) -> None:
     """Stable Diffusion v1.5 of random weights."""
     import vpd
+    from vpd.nn import uninitialised
     from vpd.tasks.foundation import Foundation
 
-    with torch.device("meta"):
-        model = Foundation()
-    model.to_empty(device="cpu")
+    model = uninitialised(Foundation)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.uniform_(-0.02, 0.02)

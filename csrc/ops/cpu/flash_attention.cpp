@@ -37,7 +37,6 @@ void run(const Tensor& q, const Tensor& k, const Tensor& v, double scale, const 
   });
 }
 
-Tensor with_dense_rows(const Tensor& t) { return t.stride(3) == 1 ? t : t.contiguous(); }
 #endif
 
 std::tuple<Tensor, Tensor> flash_attention_cpu(const Tensor& q_, const Tensor& k_, const Tensor& v_,

@@ -42,7 +42,8 @@ class Backward {
         key_blocks_(grads[1].defined() || grads[2].defined() ? blocks(k_.rows) : 0),
         columns_(padded_to(q_.rows, 2 * kLanes)),
         group_(group_size()),
-        rows_{Pair(group_, q_), Pair(group_, grad_), Pair(group_, k_), Pair(group_, v_)},
+        rows_{Pair(group_, q_), Pair(group_, grad_), Pair(group_, k_),
+              Pair(group_, v_, /*both=*/false)},
         levels_(group_ * columns_),
         deltas_(group_ * columns_) {
     for (int i = 0; i < 3; ++i) {
@@ -79,14 +80,14 @@ class Backward {
   enum Which { kQ, kGrad, kK, kV };
   static constexpr int64_t kPanels = 8;  // two layouts of four
 
-  // Rows of a group's heads in both layouts.
+  // Rows of a group's heads in both layouts, or as lanes alone.
   struct Pair {
     int64_t lanes_size, pairs_size;
     Buffer<uint32_t> lanes, pairs;
 
-    Pair(int64_t group, const HeadRows<Number>& rows)
+    Pair(int64_t group, const HeadRows<Number>& rows, bool both = true)
         : lanes_size(Panels::lanes_size(rows.rows, rows.width)),
-          pairs_size(Panels::pairs_size(rows.rows, rows.width)),
+          pairs_size(both ? Panels::pairs_size(rows.rows, rows.width) : 0),
           lanes(group * lanes_size),
           pairs(group * pairs_size) {}
   };
@@ -113,7 +114,7 @@ class Backward {
     const Pair& to = rows_[which];
     if (panel % 2 == 0) {
       Panels::lanes(rows, head, nullptr, rows.rows, to.lanes.get() + place * to.lanes_size);
-    } else if (which == kV) {  // its pairs are nowhere needed
+    } else if (which == kV) {  // its pairs are nowhere read
       levels_and_deltas(head, levels_.get() + place * columns_, deltas_.get() + place * columns_);
     } else {
       Panels::pairs(rows, head, nullptr, rows.rows, to.pairs.get() + place * to.pairs_size);
@@ -166,10 +167,9 @@ class Backward {
   void write(int which, const HeadRows<Number>& like, int64_t head, int64_t row, int64_t count,
              float factor, const float* from) const {
     if (to_[which] == nullptr) return;
-    const int64_t image = head / like.heads, stride = Panels::columns(like.width);
+    const int64_t stride = Panels::columns(like.width);
     for (int64_t r = 0; r < count; ++r) {
-      Number* to = to_[which] +
-                   ((image * like.rows + row + r) * like.heads + head % like.heads) * like.width;
+      Number* to = dense_row(to_[which], like, head, row + r);
       for (int64_t i = 0; i < like.width; ++i) to[i] = Words::number(from[r * stride + i] * factor);
     }
   }
@@ -191,8 +191,8 @@ std::tuple<Tensor, Tensor, Tensor> flash_attention_backward_cpu(
 #if defined(__x86_64__)
   VPD_CHECK(cpu_level() >= Level::kAVX512BF16,
             "flash_attention: this processor has no AVX-512 with bfloat16 products");
-  const auto dense = [](const Tensor& t) { return t.stride(3) == 1 ? t : t.contiguous(); };
-  const Tensor grad = dense(grad_), q = dense(q_), k = dense(k_), v = dense(v_), out = dense(out_);
+  const Tensor q = with_dense_rows(q_), k = with_dense_rows(k_), v = with_dense_rows(v_);
+  const Tensor grad = with_dense_rows(grad_), out = with_dense_rows(out_);
   const auto like = [](bool want, const Tensor& t) {
     return want ? at::empty({t.size(0), t.size(2), t.size(1), t.size(3)}, t.options()) : Tensor();
   };

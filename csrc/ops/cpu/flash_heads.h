@@ -35,6 +35,17 @@ struct HeadRows {
   }
 };
 
+// Row `row` of a head in a dense tensor [B, rows, heads, D] with the rows of `like`.
+template <typename Number>
+Number* dense_row(Number* data, const HeadRows<Number>& like, int64_t head, int64_t row) {
+  const int64_t image = head / like.heads;
+  return data + ((image * like.rows + row) * like.heads + head % like.heads) * like.width;
+}
+
+inline at::Tensor with_dense_rows(const at::Tensor& t) {
+  return t.stride(3) == 1 ? t : t.contiguous();
+}
+
 // Rows of one head in the two layouts of the kernel. Rows index[0 ... count), or the first `count`
 // ones without an index. The places of rows that are not there, and of an odd last column, stay
 // zero.
@@ -166,9 +177,8 @@ class Heads {
   }
 
   void write_out(int64_t head, int64_t row, int64_t queries, const Scratch& s) const {
-    const int64_t image = head / q_.heads;
     for (int64_t r = 0; r < queries; ++r) {
-      Number* to = out_ + ((image * q_.rows + row + r) * q_.heads + head % q_.heads) * q_.width;
+      Number* to = dense_row(out_, q_, head, row + r);
       const float* from = s.out + r * width_;
       const float factor = 1 / s.sums[r * kLanes];
       for (int64_t i = 0; i < q_.width; ++i) to[i] = Words::number(from[i] * factor);
