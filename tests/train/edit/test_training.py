@@ -220,6 +220,22 @@ def test_a_resumed_run_equals_one_that_was_left_alone(fields, tmp_path, monkeypa
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_finished_run_goes_on_longer_but_not_otherwise(fields, tmp_path):
+    own = config(fields, tmp_path)
+    train(own)
+    before = state(tmp_path)
+    other = replace(own, loop=replace(own.loop, lr=own.loop.lr / 2))
+    with pytest.raises(ValueError, match=r"holds a run with loop.lr = .*, expected"):
+        train(other)
+    with pytest.raises(ValueError, match="is of step 4, expected at most 2"):
+        train(replace(own, loop=replace(own.loop, steps=2)))
+    assert all(torch.equal(value, before[name]) for name, value in state(tmp_path).items())
+    train(replace(own, loop=replace(own.loop, steps=6)))
+    rows = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert rows[-1].split(",")[rows[0].split(",").index("step")] == "5"
+    assert any(not torch.equal(value, before[name]) for name, value in state(tmp_path).items())
+
+
 def tree(folder, split="train") -> str:
     write_ip2p(folder, [split], {split: 4}, workers=1, progress=False)
     return str(folder / "tabletop-ip2p" / split)

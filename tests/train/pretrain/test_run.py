@@ -23,7 +23,7 @@ pytest.importorskip("lightning")
 from vpd.train.loop.config import LoopConfig
 from vpd.train.pretrain.contrastive import ContrastiveStage
 from vpd.train.pretrain.denoiser import DenoiserStage
-from vpd.train.pretrain.run import PretrainConfig, _pin, pretrain
+from vpd.train.pretrain.run import PretrainConfig, pretrain
 from vpd.train.pretrain.vae import VAEStage
 
 TOY = FoundationConfig(
@@ -122,13 +122,13 @@ def test_a_finished_run_is_not_repeated_and_another_config_is_refused(foundation
     before = (out / "denoiser" / "weights.safetensors").stat().st_mtime_ns
     pretrain(toy_pretraining(out, cache))
     assert (out / "denoiser" / "weights.safetensors").stat().st_mtime_ns == before
-    with pytest.raises(ValueError, match="another config"):
+    with pytest.raises(ValueError, match="holds a run with seed = 0, expected 1"):
         pretrain(replace(toy_pretraining(out, cache), seed=1))
-    config = json.loads((out / "config.json").read_text())
+    config = json.loads((out / "recipe.json").read_text())
     del config["denoiser"]["loop"]["optimizer"]  # as a version before that choice wrote it
-    (out / "config.json").write_text(json.dumps(config))
-    _pin(out, toy_pretraining(out, cache))
-    assert "optimizer" in (out / "config.json").read_text()
+    (out / "recipe.json").write_text(json.dumps(config))
+    pretrain(toy_pretraining(out, cache))
+    assert "optimizer" in (out / "recipe.json").read_text()
 
 
 def test_interrupted_pretraining_equals_uninterrupted(foundation, cache, tmp_path, monkeypatch):

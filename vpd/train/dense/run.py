@@ -22,7 +22,7 @@ from vpd.train.dense.table import DenseTable, ResidentTable, Target
 from vpd.train.dense.training import DenseRun, DenseTraining
 from vpd.train.distributed import first_in_turn, wait
 from vpd.train.loop.config import resolve_precision
-from vpd.train.loop.fit import fit
+from vpd.train.loop.fit import fit_recipe
 from vpd.train.loop.frozen import check_frozen, hold_frozen, restore_frozen
 from vpd.train.loop.parts import begun, lasting
 from vpd.train.loop.saving import save_trained
@@ -127,10 +127,8 @@ def run(config: Any, recipe: Recipe) -> dict[str, float]:
             counted = recipe.blank or recipe.training
             need = dense_footprint(config, recipe.empty, counted, names)
             log.info("%s", need.table())
-        fit(
-            module, config.loop, Path(config.out), progress=config.progress,
-            monitor=module.monitor if config.select == "best" else None, mode=module.mode,
-        )  # fmt: skip
+        best = module.monitor if config.select == "best" else None
+        fit_recipe(module, config, best, module.mode)
     finally:
         table.close()
     if config.trains_unet and config.keeps_time and not config.weights:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from pathlib import Path
 
 from vpd.data.edit import EditAugmentation
 from vpd.data.tabletop.splits import cache_beside
@@ -22,7 +21,7 @@ from vpd.train.edit.table import (
     StreamedPairs,
 )
 from vpd.train.edit.training import EditRun, EditTraining, Instructions, edit_probe
-from vpd.train.loop.fit import fit
+from vpd.train.loop.fit import fit_recipe
 from vpd.train.loop.parts import begun, lasting
 from vpd.train.loop.saving import save_trained
 
@@ -64,7 +63,7 @@ def train(config: EditTrainConfig) -> dict[str, float]:
         if shares.processes.first:
             own = replace(config, loop=replace(config.loop, micro_batch=shares.rows))
             log.info("%s", edit_footprint(own).table())
-        fit(module, config.loop, Path(config.out), progress=config.progress)
+        fit_recipe(module, config)
     finally:
         table.close()
     module.to(device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -18,6 +18,7 @@ from vpd.train.distributed import present, same_everywhere, trainer_options
 from vpd.train.loop.config import LoopConfig, resolve_precision
 from vpd.train.loop.interrupts import interruptible
 from vpd.train.loop.progress import CurvesPicture
+from vpd.train.loop.recipe import keep_recipe
 from vpd.train.loop.records import Curves, WholeCheckpoints
 
 
@@ -70,6 +71,20 @@ def fit(
     if monitor is not None:
         best = torch.load(folder / "best.ckpt", weights_only=True, map_location="cpu")
         module.load_state_dict(best["state_dict"])
+
+
+def fit_recipe(
+    module: pl.LightningModule,
+    config: Any,
+    monitor: str | None = None,
+    mode: Literal["max", "min"] = "max",
+) -> None:
+    """:func:`fit` by a task's config, which is kept in its folder: ``recipe.json``, against which
+    :func:`vpd.train.loop.parts.begun` holds the config of a run that goes on."""
+    if present().first:
+        keep_recipe(config)
+    folder = Path(config.out)
+    fit(module, config.loop, folder, progress=config.progress, monitor=monitor, mode=mode)
 
 
 def _fit(
@@ -150,7 +165,13 @@ def _finished(module: pl.LightningModule, config: LoopConfig, last: Path) -> boo
     """Whether a checkpoint is of the last step; its weights, averaged ones if any, then go into the
     module. The Trainer has nothing left to do there, not even the averaging's last step."""
     checkpoint = torch.load(last, weights_only=True, map_location="cpu")
-    if checkpoint["global_step"] < config.steps:
+    done = checkpoint["global_step"]
+    if done < config.steps:
         return False
+    if done > config.steps:
+        raise ValueError(
+            f"{last} is of step {done}, expected at most {config.steps}; choose another folder "
+            "with --out, or remove it"
+        )
     module.load_state_dict(checkpoint["state_dict"])
     return True

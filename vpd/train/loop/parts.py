@@ -4,6 +4,7 @@ whole."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import lightning.pytorch as pl
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vpd.train.distributed import Processes, present, total
+from vpd.train.loop.recipe import CHANGEABLE, check_recipe
 
 __all__ = ["PartsTraining", "Shares", "begun", "lasting"]
 
@@ -61,9 +63,12 @@ def begun(config: C) -> tuple[C, Shares, torch.device]:
     batch is divided among the processes that are there; the device to train on.
 
     Raises:
-        ValueError: A batch that does not divide among them.
+        ValueError: A batch that does not divide among them, or a folder with a checkpoint of
+            another recipe.
     """
     own: Any = config
+    if (Path(own.out) / "last.ckpt").exists():
+        check_recipe(own, CHANGEABLE)
     shares = Shares(own.loop.batch, own.loop.micro_batch, present())
     own = replace(own, progress=own.progress and shares.processes.first)
     return own, shares, torch.device("cuda" if torch.cuda.is_available() else "cpu")

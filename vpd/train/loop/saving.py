@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +9,9 @@ from torch import nn
 
 from vpd.lora import merge_lora, save_lora
 from vpd.tasks import store
+from vpd.train.loop.recipe import recipe
 
-__all__ = ["recipe", "save_trained"]
-
-
-def recipe(config: Any) -> dict[str, Any]:
-    """What determines the result, without where it was made."""
-    found = {k: v for k, v in asdict(config).items() if k not in ("out", "progress", "eval_batch")}
-    found["data"] = {k: v for k, v in found["data"].items() if k not in ("cache_dir", "workers")}
-    return found
+__all__ = ["save_trained"]
 
 
 def save_trained(model: nn.Module, config: Any, metrics: dict[str, float]) -> None:

@@ -14,7 +14,7 @@ from vpd.data.panoptic import PanopticName, panoptic_samples
 from vpd.data.tabletop.splits import cache_beside
 from vpd.tasks.open_panoptic import OpenPanopticSegmenter
 from vpd.train.distributed import first_in_turn, wait
-from vpd.train.loop.fit import fit
+from vpd.train.loop.fit import fit_recipe
 from vpd.train.loop.parts import begun, lasting
 from vpd.train.loop.saving import save_trained
 from vpd.train.open.captions import captions_of
@@ -71,7 +71,7 @@ def train(config: OpenTrainConfig) -> dict[str, float]:
         if shares.processes.first:
             log.info("%s", open_footprint(config, vocabulary).table())
         best = "PQ" if config.select == "best" else None
-        fit(module, config.loop, Path(config.out), progress=config.progress, monitor=best)
+        fit_recipe(module, config, best)
     finally:
         table.close()
     model.to(device)

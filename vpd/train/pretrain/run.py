@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, astuple, dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from vpd.tasks.foundation import Foundation, FoundationConfig
 from vpd.tokens import tokenize
 from vpd.train.distributed import alone
 from vpd.train.loop.fit import fit
+from vpd.train.loop.recipe import check_recipe, keep_recipe
 from vpd.train.pretrain.contrastive import ContrastiveStage, ContrastiveTraining
 from vpd.train.pretrain.denoiser import DenoiserStage, DenoiserTraining
 from vpd.train.pretrain.drawn import contact_sheet, drawn_retrieval
@@ -105,11 +106,12 @@ def pretrain(config: PretrainConfig, stage: Literal["all"] | Stage = "all") -> d
         The metrics of all stages run so far.
 
     Raises:
-        ValueError: Several processes, or ``config.out`` holds a run of another config.
+        ValueError: Several processes, or ``config.out`` holds a run of another recipe.
     """
     alone("pre-training")
     out = Path(config.out)
-    _pin(out, config)
+    check_recipe(config)
+    keep_recipe(config)
     run = _Pretraining(config, out)
     metrics: dict[str, float] = {}
     for name in run.stages:
@@ -244,7 +246,7 @@ class _Pretraining:
             },
             "seed": config.seed,
             "command": "vpd pretrain, with the config below",
-            "config": json.loads((self.out / "config.json").read_text()),
+            "config": json.loads((self.out / "recipe.json").read_text()),
             "metrics": metrics,
             "licence": "Apache-2.0",
         }
@@ -263,28 +265,3 @@ def _with_vocabulary(config: PretrainConfig) -> Foundation:
         clip = replace(model.clip, text=own_words(model.clip.text))
         model = replace(model, clip=clip)
     return Foundation(model)
-
-
-def _pin(out: Path, config: PretrainConfig) -> None:
-    """Keeps the config beside the run, and refuses to go on with another one. Fields that only one
-    of the two knows, as those of another version of vpd, are not compared."""
-    own = {
-        k: v
-        for k, v in asdict(config).items()
-        if k not in ("out", "cache_dir", "workers", "progress")
-    }
-    own = json.loads(json.dumps(own))
-    path = out / "config.json"
-    if path.exists() and not _agree(own, json.loads(path.read_text())):
-        raise ValueError(
-            f"{out} holds a run of another config ({path}); choose another "
-            "folder with --out, or remove it"
-        )
-    with atomic_write(path) as file:
-        file.write((json.dumps(own, indent=1) + "\n").encode())
-
-
-def _agree(one: Any, other: Any) -> bool:
-    if isinstance(one, dict) and isinstance(other, dict):
-        return all(_agree(one[name], other[name]) for name in one.keys() & other.keys())
-    return one == other

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
@@ -14,7 +13,7 @@ from vpd.tasks.refer import ReferSegmenter
 from vpd.train.caching.latents import reproducible
 from vpd.train.distributed import first_in_turn, group, wait
 from vpd.train.loop.config import resolve_precision
-from vpd.train.loop.fit import fit
+from vpd.train.loop.fit import fit_recipe
 from vpd.train.loop.frozen import check_frozen, hold_frozen, restore_frozen
 from vpd.train.loop.parts import begun, lasting
 from vpd.train.loop.saving import save_trained
@@ -95,7 +94,7 @@ def train(config: ReferTrainConfig) -> dict[str, float]:
         own = replace(config, loop=replace(config.loop, micro_batch=shares.rows))
         log.info("%s", footprint(own).table())
     best = "oIoU" if config.select == "best" else None
-    fit(module, config.loop, Path(config.out), progress=config.progress, monitor=best)
+    fit_recipe(module, config, best)
     told = {noise.timestep for noise in model.config.noises}
     if config.trains_unet and not config.weights and len(told) == 1 and not config.denoise:
         restore_time_path(model.unet, build(config).unet.to(device), told.pop())

@@ -18,15 +18,14 @@ import torch
 
 from vpd.data.files import atomic_write
 from vpd.tasks import store
-from vpd.train.loop.saving import recipe
+from vpd.train.loop.recipe import keep_recipe
 from vpd.train.refer.data import val_samples
-from vpd.train.sweep.grid import Cell, SweepConfig, flat
+from vpd.train.sweep.grid import Cell, SweepConfig
 from vpd.train.sweep.inference import Inference, evaluate_under
 from vpd.train.tasks import train
 
 __all__ = [
     "State",
-    "check_same",
     "claimed",
     "read_inference",
     "read_result",
@@ -52,8 +51,7 @@ def run_cell(config: SweepConfig, cell: Cell) -> None:
 
 
 def _train(cell: Cell, folder: Path) -> None:
-    own = {"cell": cell.name, "overrides": cell.overrides, "recipe": flat(recipe(cell.config))}
-    _write_json(folder / "cell.json", own)
+    keep_recipe(cell.config)
     resumed = (folder / "last.ckpt").exists()
     start = time.perf_counter()
     metrics = train(cell.config)
@@ -141,26 +139,6 @@ def state_of(config: SweepConfig, cell: Cell) -> State:
             except BlockingIOError:
                 return "running"
     return "interrupted" if trained or (folder / "last.ckpt").exists() else "waiting"
-
-
-def check_same(cell: Cell) -> None:
-    """Refuses a folder that holds a run of another config. Fields that only one of the two knows,
-    as those of another version of vpd, are not compared.
-
-    Raises:
-        ValueError: Such a folder.
-    """
-    path = Path(cell.config.out) / "cell.json"
-    if not path.exists():
-        return
-    own = json.loads(json.dumps(flat(recipe(cell.config))))
-    there = json.loads(path.read_text())["recipe"]
-    for name in own.keys() & there.keys():
-        if own[name] != there[name]:
-            raise ValueError(
-                f"{path.parent} holds a run with {name} = {there[name]!r}, expected "
-                f"{own[name]!r}; choose another folder with --out, or remove it"
-            )
 
 
 def _machine() -> dict[str, Any]:

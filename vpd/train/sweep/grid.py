@@ -11,12 +11,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from vpd.train.loop.recipe import flat
 from vpd.train.sweep.inference import Inference
 from vpd.train.tasks import Task, config_type
 
 __all__ = [
     "INFERENCE", "Cell", "Choice", "Picture", "SweepConfig", "Variant", "cells_of",
-    "chosen", "flat", "values_of",
+    "chosen", "values_of",
 ]  # fmt: skip
 
 
@@ -239,15 +240,6 @@ def _known(name: str, known: Iterable[str], where: str) -> None:
         near = difflib.get_close_matches(name, list(known), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
         raise ValueError(f"{where} {name!r}{hint}")
-
-
-def flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested fields by dotted name."""
-    found: dict[str, Any] = {}
-    for key, value in fields.items():
-        name = f"{prefix}{key}"
-        found |= flat(value, name + ".") if isinstance(value, dict) else {name: value}
-    return found
 
 
 def _merged(*layers: dict[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vpd.train.loop.recipe import check_recipe
 from vpd.train.sweep import launchers
-from vpd.train.sweep.cell import State, check_same, claimed, run_cell, state_of
+from vpd.train.sweep.cell import State, claimed, run_cell, state_of
 from vpd.train.sweep.grid import Cell, SweepConfig, cells_of, chosen
 from vpd.train.sweep.launchers import Launcher
 from vpd.train.sweep.results import draw, read_rows, table, write_results
@@ -73,7 +74,7 @@ def sweep(
     grid = cells_of(config)
     wanted = chosen(grid, cells)
     for cell in grid:
-        check_same(cell)
+        check_recipe(cell.config)
     if dry_run:
         return _report(config, grid)
     if launcher == "slurm" and run:
