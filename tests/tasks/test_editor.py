@@ -328,3 +328,16 @@ def test_whole_edit_beside_diffusers(tmp_path):
             text_guidance=3.0, image_guidance=1.4,
         )  # fmt: skip
     torch.testing.assert_close((got + 1) / 2, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_which_shipped_foundation_brings_what_a_file_leaves_out(tmp_path):
+    for name in ("vpd-mini", "vpd-mini-refer"):
+        assert store.founded_on(name) == "vpd-mini"
+    model = vpd.Editor.from_foundation(store.load_foundation("vpd-mini"))
+    lean = store.save(model, tmp_path / "lean", foundation="vpd-mini")
+    whole = store.save(model, tmp_path / "whole")
+    assert (store.founded_on(lean), store.founded_on(whole)) == ("vpd-mini", None)
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (lean, whole)]
+    assert sizes[0] < sizes[1] / 10
+    one, other = (store.load(folder).state_dict() for folder in (lean, whole))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())

@@ -117,6 +117,15 @@ def load_foundation(name_or_path: str | Path) -> Foundation:
     return model
 
 
+def founded_on(name_or_path: str | Path) -> str | None:
+    """The shipped foundation that brings what a model's own file leaves out; the model itself if it
+    is a shipped foundation, None if its file holds everything."""
+    info = _read_info(find(name_or_path))
+    if info["task"] == "foundation" and name_or_path in shipped():
+        return str(name_or_path)
+    return info.get("foundation")
+
+
 def save(
     model: nn.Module,
     folder: str | Path,

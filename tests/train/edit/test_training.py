@@ -25,7 +25,7 @@ from vpd.images import in_range
 from vpd.tasks import store
 
 pytest.importorskip("lightning")
-from vpd.train.edit import EditTrainConfig
+from vpd.train.edit import EditTrainConfig, build
 from vpd.train.edit.footprint import edit_footprint
 from vpd.train.edit.pairs import FilePairs, TabletopPairs
 from vpd.train.edit.run import train
@@ -234,6 +234,27 @@ def test_a_finished_run_goes_on_longer_but_not_otherwise(fields, tmp_path):
     rows = (tmp_path / "metrics.csv").read_text().splitlines()
     assert rows[-1].split(",")[rows[0].split(",").index("step")] == "5"
     assert any(not torch.equal(value, before[name]) for name, value in state(tmp_path).items())
+
+
+def test_an_editor_is_trained_further(fields, tmp_path):
+    own = config(fields, tmp_path / "one", loop={**LOOP, "steps": 2, "checkpoint_every": 1})
+    train(own)
+    first = state(tmp_path / "one")
+    further = replace(
+        own, out=str(tmp_path / "two"), foundation=f"{own.out}/model", train_text=True
+    )
+    start = build(further).state_dict()
+    assert all(torch.equal(start[name], value) for name, value in first.items())
+    train(further)
+    second = state(tmp_path / "two")
+    changed = {name.split(".")[0] for name in first if not torch.equal(first[name], second[name])}
+    assert changed == {"text", "unet"}
+
+
+def test_no_editor_of_another_task(fields, tmp_path):
+    with pytest.raises(ValueError, match="or an editor as foundation, got vpd-mini-refer: a Refer"):
+        train(config(fields, tmp_path, foundation="vpd-mini-refer"))
+    assert not list(tmp_path.iterdir())
 
 
 def tree(folder, split="train") -> str:

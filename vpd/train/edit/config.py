@@ -52,7 +52,7 @@ class EditTrainConfig:
 
     out: str = "runs/edit"
     foundation: str = "vpd-mini"
-    """A shipped model's name or a folder: the text-to-image model to start from."""
+    """A shipped model's name or a folder: the text-to-image model, or the editor, to start from."""
     weights: str | tuple[str, ...] = ()
     """Instead of a foundation: Stable Diffusion v1.5 or InstructPix2Pix, as a single file or a
     diffusers folder (full size), and parts to replace, such as another autoencoder."""

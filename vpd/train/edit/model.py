@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from vpd.tasks import store
 from vpd.tasks.editor import Editor, EditorConfig
+from vpd.tasks.foundation import Foundation
 from vpd.train.edit.config import EditTrainConfig
 
 __all__ = ["build", "empty_editor"]
@@ -17,7 +18,15 @@ def build(config: EditTrainConfig) -> Editor:
         from vpd.tasks.sources import build_editor
 
         return build_editor(config.weight_files, token_length=config.token_length).train()
-    base = store.load_foundation(config.foundation)
+    base = store.load(config.foundation)
+    if isinstance(base, Editor):
+        base.config = _told(base.config, config)
+        return base.train()
+    if not isinstance(base, Foundation):
+        raise ValueError(
+            "expected a text-to-image model or an editor as foundation, got "
+            f"{config.foundation}: a {type(base).__name__}"
+        )
     return Editor.from_foundation(base, token_length=config.token_length).train()
 
 
@@ -28,12 +37,16 @@ def empty_editor(config: EditTrainConfig) -> Editor:
 
 def _shape(config: EditTrainConfig) -> EditorConfig:
     if config.weights:
-        own = EditorConfig()
-    else:
-        base = store.read_config(config.foundation)
+        return _told(EditorConfig(), config)
+    base = store.read_config(config.foundation)
+    if not isinstance(base, EditorConfig):
         channels = base.unet.out_channels + base.vae.embed_dim
-        own = EditorConfig(
+        base = EditorConfig(
             replace(base.unet, in_channels=channels), base.vae, base.text,
             token_length=base.token_length,
         )  # fmt: skip
+    return _told(base, config)
+
+
+def _told(own: EditorConfig, config: EditTrainConfig) -> EditorConfig:
     return replace(own, token_length=config.token_length or own.token_length)

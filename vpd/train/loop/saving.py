@@ -28,7 +28,7 @@ def save_trained(model: nn.Module, config: Any, metrics: dict[str, float]) -> No
         save_lora(unet, out / "lora.safetensors")
         merge_lora(unet)
     founded = hasattr(model, "unet") and not config.weights  # or it has a vision transformer
-    shipped = config.foundation if founded and config.foundation in store.shipped() else None
+    shipped = store.founded_on(config.foundation) if founded else None
     card = {
         "command": "vpd train, with the config below",
         "config": recipe(config),
