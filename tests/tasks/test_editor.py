@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -328,6 +329,20 @@ def test_whole_edit_beside_diffusers(tmp_path):
             text_guidance=3.0, image_guidance=1.4,
         )  # fmt: skip
     torch.testing.assert_close((got + 1) / 2, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_guidance_is_the_config_s_where_none_is_asked_for(model, monkeypatch):
+    usual = model.edit(picture(), "make it red", **QUICK)
+    assert (usual.text_guidance, usual.image_guidance) == (7.5, 1.5)
+    config = replace(model.config, text_guidance=3.0, image_guidance=1.2)
+    monkeypatch.setattr(model, "config", config)
+    own = model.edit(picture(), "make it red", **QUICK)
+    said = model.edit(picture(), "make it red", text_guidance=3.0, image_guidance=1.2, **QUICK)
+    assert (own.text_guidance, own.image_guidance) == (3.0, 1.2)
+    assert np.array_equal(own.image, said.image)
+    assert not np.array_equal(own.image, usual.image)
+    one = model.edit(picture(), "make it red", image_guidance=2.0, **QUICK)
+    assert (one.text_guidance, one.image_guidance) == (3.0, 2.0)
 
 
 def test_which_shipped_foundation_brings_what_a_file_leaves_out(tmp_path):

@@ -26,8 +26,8 @@ def edit(
     weights: list[Path] | None = None,
     average: bool | None = None,
     steps: int = 100,
-    text_guidance: float = 7.5,
-    image_guidance: float = 1.5,
+    text_guidance: float | None = None,
+    image_guidance: float | None = None,
     random_guidance: bool = False,
     sampler: Literal["euler_ancestral", "euler", "ddim", "ddpm", "dpm++"] = "euler_ancestral",
     seed: int | None = None,
@@ -53,8 +53,8 @@ def edit(
             replace, such as another autoencoder
         average: with weights: use the moving average of the U-Net's; where there is one by default
         steps: calls of the network
-        text_guidance: how closely the instruction is followed
-        image_guidance: how close to the image the result stays
+        text_guidance: how closely the instruction is followed; the model's own by default
+        image_guidance: how close to the image the result stays; the model's own by default
         random_guidance: draw both by the seed instead, from 6 to 9 and from 1.2 to 1.8
         sampler: how to get from noise to an image
         seed: of the noise; drawn and told by default
@@ -77,8 +77,13 @@ def edit(
         raise ValueError(f"{out}: a file takes one result, name a folder for several")
     editor = editor_model(model, device, dtype, weights, average)
     first = random.SystemRandom().randrange(_SEEDS) if seed is None else seed
+    usual = editor.config
+    guidance = (
+        usual.text_guidance if text_guidance is None else text_guidance,
+        usual.image_guidance if image_guidance is None else image_guidance,
+    )
     asked = [
-        _Asked(own, *(_drawn(own) if random_guidance else (text_guidance, image_guidance)))
+        _Asked(own, *(_drawn(own) if random_guidance else guidance))
         for own in range(first, first + count)
     ]
     done: list[dict[str, Any]] = []

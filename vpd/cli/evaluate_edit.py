@@ -24,8 +24,8 @@ def evaluate(
     root: Path | None = None,
     split: str = "val",
     limit: int | None = None,
-    text_guidance: list[float] = [7.5],  # noqa: B006 - never changed
-    image_guidance: list[float] = [1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.2],  # noqa: B006
+    text_guidance: list[float] | None = None,
+    image_guidance: list[float] = [1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.2],  # noqa: B006 - not changed
     sdedit: list[float] | None = None,
     foundation: str = "vpd-mini",
     clip: Path | None = None,
@@ -52,7 +52,8 @@ def evaluate(
         root: folder that holds the pairs of ip2p, with its seeds.json
         split: of tabletop train, train-10k, val or test; of ip2p train, val, test or all
         limit: number of pictures, drawn by seed; 200 of tabletop, 5000 of ip2p by default
-        text_guidance: how closely instructions are followed, one or several
+        text_guidance: how closely instructions are followed, one or several; the model's own by
+            default
         image_guidance: how close to their pictures edits stay, one or several
         sdedit: also draw the edited captions over the pictures by SDEdit, at each of these
             strengths between 0 and 1, e.g. 0.3,0.5,0.7
@@ -79,6 +80,7 @@ def evaluate(
         raise ValueError(f"limit must be at least 1, got {limit}")
     pairs = _pairs(data, root, split)
     editor = editor_model(model, device, dtype)
+    texts = text_guidance or [editor.config.text_guidance]
     painter: Any = foundation_or_refer(foundation, None, device, dtype) if sdedit else None
     if painter is not None and not isinstance(painter, Foundation):
         raise ValueError(f"foundation: expected one, got {foundation}: a {type(painter).__name__}")
@@ -86,7 +88,7 @@ def evaluate(
     rows = evaluate_edit(
         editor,
         pairs,
-        sweep_settings(text_guidance, image_guidance, sdedit or ()),
+        sweep_settings(texts, image_guidance, sdedit or ()),
         samples=limit or _COUNTS[data],
         steps=steps,
         sampler=sampler,
@@ -103,7 +105,7 @@ def evaluate(
         files.append(tradeoff_figure(rows).save(out / "edits.png"))
     for place in chosen(pairs, grid, seed):
         path = out / f"grid-{place}.png"
-        files.append(_grid(editor, pairs, place, text_guidance, image_guidance, steps, path))
+        files.append(_grid(editor, pairs, place, texts, image_guidance, steps, path))
     lines = [f"{model} on {rows[0]['num_samples']} edits of {data} {split}, {steps} steps"]
     lines += [edit_table(rows).rstrip("\n"), *(f"wrote {path}" for path in files)]
     return Answer(plain({"rows": rows, "files": files}), "\n".join(lines))

@@ -136,12 +136,14 @@ def _depth_fields(config: Any) -> list[Field]:
     return [Field("scene", "type of scene", "choice", _ANY, choices=scenes), *_timestep(config)]
 
 
-def _edit_fields(config: Any) -> list[Field]:
+def _edit_fields(own: Any) -> list[Field]:
     return [
         Field("text", "instruction", "text", ""),
         Field("steps", "steps", "slider", 50, 1, 100),
-        Field("text_guidance", "guidance by the instruction", "slider", 7.5, 1, 20, 0.1),
-        Field("image_guidance", "guidance by the picture", "slider", 1.5, 1, 5, 0.1),
+        Field(
+            "text_guidance", "guidance by the instruction", "slider", own.text_guidance, 1, 20, 0.1
+        ),
+        Field("image_guidance", "guidance by the picture", "slider", own.image_guidance, 1, 5, 0.1),
         Field("seed", "seed", "number", 0, 0, 2**31 - 1),
     ]
 

@@ -45,6 +45,10 @@ class EditorConfig:
     scale_factor: float = 0.18215
     """Latents are multiplied with it before noise is added; those of the picture to be edited are
     not."""
+    text_guidance: float = 7.5
+    """How closely an instruction is followed, if nothing else is asked for (InstructPix2Pix)."""
+    image_guidance: float = 1.5
+    """How close to the picture the result stays, likewise."""
 
     def __post_init__(self) -> None:
         expected = self.unet.out_channels + self.vae.embed_dim
@@ -140,8 +144,8 @@ class Editor(Network):
         *,
         sampler: Sampler,
         noise: NoiseSource,
-        text_guidance: float = 7.5,
-        image_guidance: float = 1.5,
+        text_guidance: float | None = None,
+        image_guidance: float | None = None,
         on_step: StepWatcher | None = None,
     ) -> Tensor:
         """Edited pictures from tensors.
@@ -152,8 +156,8 @@ class Editor(Network):
             empty: States [1, N, C] of the empty one.
             sampler: How to get from noise to latents.
             noise: Where it comes from.
-            text_guidance: How closely the instruction is followed.
-            image_guidance: How close to the picture the result stays.
+            text_guidance: How closely the instruction is followed; the config's if None.
+            image_guidance: How close to the picture the result stays; the config's if None.
             on_step: Told after every step.
 
         Returns:
@@ -161,10 +165,10 @@ class Editor(Network):
         """
         from vpd.diffusion import START, GuidedUNet, sample
 
+        own, other = self._guidance(text_guidance, image_guidance)
         unet = GuidedUNet(
-            self.unet, text, empty, image=image,
-            text_guidance=text_guidance, image_guidance=image_guidance,
-        )  # fmt: skip
+            self.unet, text, empty, image=image, text_guidance=own, image_guidance=other
+        )
         shape = (len(image), self.config.unet.out_channels, *image.shape[-2:])
         blank = torch.empty(shape, device=image.device)
         start = sampler.initial_scale * noise(START, blank)
@@ -178,8 +182,8 @@ class Editor(Network):
         instruction: str | Sequence[str],
         *,
         steps: int = 100,
-        text_guidance: float = 7.5,
-        image_guidance: float = 1.5,
+        text_guidance: float | None = None,
+        image_guidance: float | None = None,
         sampler: Method | Sampler = "euler_ancestral",
         seed: int | Sequence[int] | None = None,
         noise: NoiseSource | None = None,
@@ -199,8 +203,9 @@ class Editor(Network):
             instruction: What to do, e.g. "make the cube blue"; an empty one changes nothing. Or a
                 list of them, for one picture or for as many.
             steps: Calls of the network, if the sampler is given by name.
-            text_guidance: How closely the instruction is followed; 1 = no guidance.
-            image_guidance: How close to the picture the result stays; 1 = no guidance.
+            text_guidance: How closely the instruction is followed; 1 = no guidance, None = the
+                config's.
+            image_guidance: How close to the picture the result stays; likewise.
             sampler: A method of :class:`vpd.diffusion.Sampler`, or a sampler.
             seed: Of the noise, one for all pictures or one for each: a picture comes out the same
                 alone and beside others. None: drawn for each, and told in the result.
@@ -254,8 +259,9 @@ class Editor(Network):
                 found[row] = picture
         truncated = tokenize(texts, length=self.config.token_length).truncated.tolist()
         told = [None] * len(texts) if noise is not None else seeds
+        guidance = self._guidance(text_guidance, image_guidance)
         results = [
-            EditResult(after, before, text, own_seed, text_guidance, image_guidance, cut)
+            EditResult(after, before, text, own_seed, *guidance, cut)
             for after, before, text, own_seed, cut in zip(
                 found, pictures, texts, told, truncated, strict=True
             )
@@ -265,6 +271,14 @@ class Editor(Network):
     def forward(self, image: Any, instruction: Any, **options: Any) -> Any:
         """:meth:`edit`."""
         return self.edit(image, instruction, **options)
+
+    def _guidance(self, text: float | None, image: float | None) -> tuple[float, float]:
+        """Both, the config's where none is asked for."""
+        own = self.config
+        return (
+            own.text_guidance if text is None else text,
+            own.image_guidance if image is None else image,
+        )
 
     def _pictures(self, images: Sequence[Any], count: int, resolution: int) -> list[RGBImage]:
         """Pictures at the size of editing; one that is there repeatedly is read once."""

@@ -181,11 +181,12 @@ def test_what_trains(fields, tmp_path, pairs):
 
 
 def test_a_run_from_config_to_model(fields, tmp_path):
-    own = config(fields, tmp_path, epochs=2, loop={**LOOP, "val_every": 4})
+    own = config(fields, tmp_path, epochs=2, guidance=[3.0, 1.5], loop={**LOOP, "val_every": 4})
     metrics = train(own)
     assert set(metrics) == {"val_loss", "rise/text", "rise/image"}
     model = vpd.load(tmp_path / "model")
     assert isinstance(model, vpd.Editor)
+    assert (model.config.text_guidance, model.config.image_guidance) == (3.0, 1.5)
     start = store.load(fields["foundation"]).state_dict()
     for name, tensor in model.state_dict().items():
         if not name.startswith("unet."):

@@ -86,6 +86,9 @@ class EditTrainConfig:
     timesteps count more. InstructPix2Pix: 1, no weights."""
     train_text: bool = False
     """Train the text encoder too. InstructPix2Pix does not."""
+    guidance: tuple[float, float] | None = None
+    """Of text and image: what the editor edits with if nothing else is asked for, as in the
+    pictures of a validation. None: the foundation's (InstructPix2Pix: 7.5 and 1.5)."""
     recompute: Recompute = "none"
     """What the backward computes again instead of keeping it: ``attention`` or ``all`` of the
     U-Net (see :attr:`vpd.UNet.recompute`)."""

@@ -14,20 +14,25 @@ __all__ = ["build", "empty_editor"]
 
 def build(config: EditTrainConfig) -> Editor:
     """The editor that a run starts from."""
+    model = _start(config)
+    model.config = _told(model.config, config)
+    return model.train()
+
+
+def _start(config: EditTrainConfig) -> Editor:
     if config.weights:
         from vpd.tasks.sources import build_editor
 
-        return build_editor(config.weight_files, token_length=config.token_length).train()
+        return build_editor(config.weight_files, token_length=config.token_length)
     base = store.load(config.foundation)
+    if isinstance(base, Foundation):
+        return Editor.from_foundation(base)
     if isinstance(base, Editor):
-        base.config = _told(base.config, config)
-        return base.train()
-    if not isinstance(base, Foundation):
-        raise ValueError(
-            "expected a text-to-image model or an editor as foundation, got "
-            f"{config.foundation}: a {type(base).__name__}"
-        )
-    return Editor.from_foundation(base, token_length=config.token_length).train()
+        return base
+    raise ValueError(
+        "expected a text-to-image model or an editor as foundation, got "
+        f"{config.foundation}: a {type(base).__name__}"
+    )
 
 
 def empty_editor(config: EditTrainConfig) -> Editor:
@@ -49,4 +54,7 @@ def _shape(config: EditTrainConfig) -> EditorConfig:
 
 
 def _told(own: EditorConfig, config: EditTrainConfig) -> EditorConfig:
-    return replace(own, token_length=config.token_length or own.token_length)
+    """With what training says about it."""
+    text, image = config.guidance or (own.text_guidance, own.image_guidance)
+    length = config.token_length or own.token_length
+    return replace(own, token_length=length, text_guidance=text, image_guidance=image)
