@@ -77,11 +77,7 @@ def edit(
         raise ValueError(f"{out}: a file takes one result, name a folder for several")
     editor = editor_model(model, device, dtype, weights, average)
     first = random.SystemRandom().randrange(_SEEDS) if seed is None else seed
-    usual = editor.config
-    guidance = (
-        usual.text_guidance if text_guidance is None else text_guidance,
-        usual.image_guidance if image_guidance is None else image_guidance,
-    )
+    guidance = editor.guidance(text_guidance, image_guidance)
     asked = [
         _Asked(own, *(_drawn(own) if random_guidance else guidance))
         for own in range(first, first + count)

@@ -165,7 +165,7 @@ class Editor(Network):
         """
         from vpd.diffusion import START, GuidedUNet, sample
 
-        own, other = self._guidance(text_guidance, image_guidance)
+        own, other = self.guidance(text_guidance, image_guidance)
         unet = GuidedUNet(
             self.unet, text, empty, image=image, text_guidance=own, image_guidance=other
         )
@@ -259,7 +259,7 @@ class Editor(Network):
                 found[row] = picture
         truncated = tokenize(texts, length=self.config.token_length).truncated.tolist()
         told = [None] * len(texts) if noise is not None else seeds
-        guidance = self._guidance(text_guidance, image_guidance)
+        guidance = self.guidance(text_guidance, image_guidance)
         results = [
             EditResult(after, before, text, own_seed, *guidance, cut)
             for after, before, text, own_seed, cut in zip(
@@ -272,8 +272,8 @@ class Editor(Network):
         """:meth:`edit`."""
         return self.edit(image, instruction, **options)
 
-    def _guidance(self, text: float | None, image: float | None) -> tuple[float, float]:
-        """Both, the config's where none is asked for."""
+    def guidance(self, text: float | None, image: float | None) -> tuple[float, float]:
+        """By text and by image: what is asked for, or the config's where that is None."""
         own = self.config
         return (
             own.text_guidance if text is None else text,
