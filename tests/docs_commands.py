@@ -43,7 +43,7 @@ SMALL = {
     "train depth": f"{_TRAIN} --data.final_limit 2 --templates single",
     "train panoptic": f"{_TRAIN} --data.final_limit 2",
     "train open-panoptic": f"{_TRAIN} --data.final_limit 2",
-    "train edit": _TRAIN,
+    "train edit": f"{_TRAIN} --foundation vpd-mini",
     "pretrain": "",
     "sweep": "",
     "data make": "--splits val",
