@@ -1,5 +1,5 @@
 """Draws the pictures of the documentation: docs/images/tabletop.png, demo.png,
-panoptic.png, depth.png, clusters.png and, once vpd-mini-odise is shipped, vocabularies.png."""
+panoptic.png, clusters.png, edits.png and, once vpd-mini-odise is shipped, vocabularies.png."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import vpd
 from vpd.data import tabletop
 from vpd.tasks.panoptic_results import PanopticResult
 from vpd.tasks.store import shipped
+from vpd.viz.edit import edit_figure
 from vpd.viz.panoptic import vocabularies_figure
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
@@ -43,9 +44,8 @@ def draw(folder: Path) -> None:
     result.save(folder / "demo.figure.png").replace(folder / "demo.png")
     result = vpd.load("vpd-mini-panoptic")(tabletop.render(FIRST_SEED + 3).image)
     result.save(folder / "panoptic.figure.png").replace(folder / "panoptic.png")
-    result = vpd.load("vpd-mini-depth")(tabletop.render(FIRST_SEED + 3).image)
-    result.save(folder / "depth.figure.png").replace(folder / "depth.png")
     clusters(folder)
+    edits(folder)
     if OPEN in shipped():
         vocabularies(OPEN, folder=folder)
 
@@ -60,6 +60,19 @@ def clusters(folder: Path) -> None:
     )
     found = vpd.cluster_features(image, 6, K=8)
     found.show(truth).save(folder / "clusters.png", dpi=100)
+
+
+def edits(folder: Path) -> None:
+    """One edit of each kind, beside the true edited pictures."""
+    pairs = tabletop.edits(tabletop.load_split("val", limit=19, progress=False))
+    chosen = [pairs.pair(index) for index in (6, 4, 2, 18)]
+    results = vpd.load("vpd-mini-edit").edit(
+        [pair.before for pair in chosen],
+        [pair.triplet.edit for pair in chosen],
+        steps=20,
+        seed=[0, 1, 2, 3],
+    )
+    edit_figure(results, [pair.after for pair in chosen]).save(folder / "edits.png", dpi=90)
 
 
 def vocabularies(model: str, scene: int = 3, folder: Path = IMAGES) -> Path:
