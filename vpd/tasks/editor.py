@@ -239,6 +239,7 @@ class Editor(Network):
         if batch < 1:
             raise ValueError(f"batch must be at least 1, got {batch}")
         way = Sampler(sampler, steps) if isinstance(sampler, str) else sampler
+        guidance = self.guidance(text_guidance, image_guidance)
         found = list(pictures)
         for rows in _together(pictures, texts, batch):
             own = noise or SampleNoise(0, [seeds[row] for row in rows])
@@ -250,8 +251,8 @@ class Editor(Network):
                     self.encode_text([""]),
                     sampler=way,
                     noise=own,
-                    text_guidance=text_guidance,
-                    image_guidance=image_guidance,
+                    text_guidance=guidance[0],
+                    image_guidance=guidance[1],
                     on_step=on_step,
                 )
             values = ((drawn + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
@@ -259,7 +260,6 @@ class Editor(Network):
                 found[row] = picture
         truncated = tokenize(texts, length=self.config.token_length).truncated.tolist()
         told = [None] * len(texts) if noise is not None else seeds
-        guidance = self.guidance(text_guidance, image_guidance)
         results = [
             EditResult(after, before, text, own_seed, *guidance, cut)
             for after, before, text, own_seed, cut in zip(
