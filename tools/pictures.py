@@ -1,5 +1,5 @@
 """Draws the pictures of the documentation: docs/images/tabletop.png, demo.png,
-panoptic.png, clusters.png, edits.png and, once vpd-mini-odise is shipped, vocabularies.png."""
+panoptic.png, depth.png, clusters.png, edits.png and, once vpd-mini-odise is shipped, vocabularies.png."""
 
 from __future__ import annotations
 
@@ -44,6 +44,8 @@ def draw(folder: Path) -> None:
     result.save(folder / "demo.figure.png").replace(folder / "demo.png")
     result = vpd.load("vpd-mini-panoptic")(tabletop.render(FIRST_SEED + 3).image)
     result.save(folder / "panoptic.figure.png").replace(folder / "panoptic.png")
+    result = vpd.load("vpd-mini-depth")(tabletop.render(FIRST_SEED + 3).image)
+    result.save(folder / "depth.figure.png").replace(folder / "depth.png")
     clusters(folder)
     edits(folder)
     if OPEN in shipped():

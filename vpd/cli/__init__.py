@@ -70,6 +70,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tags check": ("vpd.cli.tags:check", "say whether a file of tags covers pictures and words"),
     "tags score": ("vpd.cli.tags:score", "score a file of tags against true ones"),
     "convert": ("vpd.cli.convert:convert", "rewrite weights under other parameter names"),
+    "compact": ("vpd.cli.compact:compact", "bring a fine-tuned model within a size"),
     "bench": ("vpd.cli.bench:bench", "list or run the benchmarks"),
     "info memory": (
         "vpd.cli.memory:memory",
