@@ -1,5 +1,6 @@
 """Draws the pictures of the documentation: docs/images/tabletop.png, demo.png,
-panoptic.png, depth.png, clusters.png, edits.png and, once vpd-mini-odise is shipped, vocabularies.png."""
+panoptic.png, depth.png, clusters.png, edits.png and, once vpd-mini-odise is shipped,
+vocabularies.png."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def test_what_the_foundation_lacks_must_fit():
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        (lambda s: s.pop("a.weight:A"), "a.weight: expected a weight .* missing"),
+        (lambda s: s.pop("a.weight:A"), "a.weight: expected .* missing"),
         (lambda s: s.pop("a.weight:scale"), "a.weight: .* missing"),
         (
             lambda s: s.update({f"x:{part}": torch.ones(1, 1) for part in ("A", "B", "scale")}),
@@ -114,7 +114,7 @@ def models(tmp_path_factory):
     base = foundation.state_dict()
     model.load_state_dict({k: base.get(k, v) for k, v in model.state_dict().items()})
     with torch.no_grad():
-        for (name, parameter), seed in zip(model.named_parameters(), range(10**6)):
+        for seed, (name, parameter) in enumerate(model.named_parameters()):
             if parameter.dim() < 2 or not name.startswith("unet."):
                 continue
             generator = torch.Generator().manual_seed(seed)

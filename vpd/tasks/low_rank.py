@@ -13,7 +13,7 @@ __all__ = ["expand", "shrink"]
 
 State = Mapping[str, Tensor]
 _ENTRY = 100  # bytes of a safetensors header for one tensor, its name aside, or fewer
-_PARTS = ("A", "B", "scale")
+_PARTS = (":A", ":B", ":scale")
 _TINY = 1e-12
 _ROUNDING = 1e-6  # singular values below this part of the first are float32's errors
 
@@ -31,9 +31,9 @@ def shrink(state: State, base: State, size: int) -> tuple[dict[str, Tensor], flo
         base: The foundation's.
 
     Returns:
-        What :func:`expand` reads: ``NAME:B`` [out, rank] and ``NAME:A`` [rank, in * ...] of int8 and
-        ``NAME:scale`` [rank], in place of NAME; and the part of the changes that was cut off, in
-        squares, rounding aside. The state itself where it fits.
+        What :func:`expand` reads: ``NAME:B`` [out, rank] and ``NAME:A`` [rank, in * ...] of int8
+        and ``NAME:scale`` [rank], in place of NAME; the state itself where it fits. And the part of
+        the changes that was cut off, in squares, rounding aside.
 
     Raises:
         ValueError: What must stay whole is larger.
@@ -112,14 +112,14 @@ def expand(state: State, base: State) -> dict[str, Tensor]:
     Raises:
         ValueError: A part is missing, or does not fit the foundation's weight.
     """
-    parts = {name: name.rpartition(":") for name in state}
-    result = {name: state[name] for name, (_, _, part) in parts.items() if part not in _PARTS}
-    for name in sorted({parts[name][0] for name in state.keys() - result.keys()}):
-        found = [state.get(f"{name}:{part}") for part in _PARTS]
+    result = {name: value for name, value in state.items() if not name.endswith(_PARTS)}
+    for name in sorted({name.rpartition(":")[0] for name in state.keys() - result.keys()}):
+        found = [state.get(name + part) for part in _PARTS]
         weight = base.get(name)
-        if weight is None or any(tensor is None for tensor in found):
+        if weight is None or weight.dim() < 2 or any(tensor is None for tensor in found):
             raise ValueError(
-                f"{name}: expected a weight of the foundation, :A, :B and :scale; one is missing"
+                f"{name}: expected :A, :B, :scale and a matrix or kernel of the foundation; one is "
+                "missing"
             )
         a, b, scale = cast(list[Tensor], found)
         rank, rows, columns = scale.numel(), len(weight), weight[0].numel()
