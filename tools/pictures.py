@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -42,15 +43,20 @@ def draw(folder: Path) -> None:
     cv2.imwrite(str(folder / "tabletop.png"), sheet[:, :, ::-1])
     scene = tabletop.render(FIRST_SEED + 4)
     result = vpd.load("vpd-mini-refer")(scene.image, "the striped red cube")
-    result.save(folder / "demo.figure.png").replace(folder / "demo.png")
+    figure(result, folder / "demo.png")
     result = vpd.load("vpd-mini-panoptic")(tabletop.render(FIRST_SEED + 3).image)
-    result.save(folder / "panoptic.figure.png").replace(folder / "panoptic.png")
+    figure(result, folder / "panoptic.png")
     result = vpd.load("vpd-mini-depth")(tabletop.render(FIRST_SEED + 3).image)
-    result.save(folder / "depth.figure.png").replace(folder / "depth.png")
+    figure(result, folder / "depth.png")
     clusters(folder)
     edits(folder)
     if OPEN in shipped():
         vocabularies(OPEN, folder=folder)
+
+
+def figure(result: Any, path: Path) -> None:
+    """A task's figure: what it saves under a name that ends in .figure.png."""
+    result.save(path.with_suffix(".figure.png")).replace(path)
 
 
 def clusters(folder: Path) -> None:

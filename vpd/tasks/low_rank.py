@@ -12,6 +12,7 @@ from torch import Tensor
 __all__ = ["expand", "shrink"]
 
 State = Mapping[str, Tensor]
+SVD = tuple[Tensor, Tensor, Tensor]
 _ENTRY = 100  # bytes of a safetensors header for one tensor, its name aside, or fewer
 _PARTS = (":A", ":B", ":scale")
 _TINY = 1e-12
@@ -38,19 +39,15 @@ def shrink(state: State, base: State, size: int) -> tuple[dict[str, Tensor], flo
     Raises:
         ValueError: What must stay whole is larger.
     """
-    thin = {
-        name: (value.float() - base[name].float()).flatten(1)
-        for name, value in state.items()
-        if value.is_floating_point() and value.dim() >= 2 and _fits(value, base.get(name))
-    }
+    thin = {name for name, value in state.items() if _is_change(value, base.get(name))}
     header = 8 + sum(3 * (_ENTRY + len(name)) for name in state)
     fixed = header + sum(v.nbytes for name, v in state.items() if name not in thin)
     if fixed + sum(state[name].nbytes for name in thin) <= size:
         return dict(state), 0.0
     if size < fixed:
         raise ValueError(f"expected at least {fixed} bytes, got {size}: so much cannot be reduced")
-    changes = {name: torch.linalg.svd(change, full_matrices=False) for name, change in thin.items()}
-    ranks = _ranks(state, thin, changes, size - fixed)
+    changes = {name: _svd(value, base[name]) for name, value in state.items() if name in thin}
+    ranks = _ranks(state, changes, size - fixed)
     kept: dict[str, Tensor] = {}
     lost = total = 0.0
     for name, value in state.items():
@@ -59,7 +56,7 @@ def shrink(state: State, base: State, size: int) -> tuple[dict[str, Tensor], flo
             continue
         rank, (u, s, v) = ranks[name], changes[name]
         total += float(s.square().sum())
-        if rank * _cost(thin[name]) >= value.nbytes:
+        if rank * _cost(u, v) >= value.nbytes:
             kept[name] = value
             continue
         lost += float(s[rank:].square().sum())
@@ -76,21 +73,26 @@ def _rounded(vectors: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     return (vectors / scale).round().to(torch.int8), scale.flatten()
 
 
-def _cost(change: Tensor) -> int:
+def _cost(u: Tensor, v: Tensor) -> int:
     """Bytes of one direction."""
-    return sum(change.shape) + 4
+    return len(u) + v.shape[1] + 4
 
 
-def _fits(value: Tensor, base: Tensor | None) -> bool:
-    return base is not None and base.shape == value.shape
+def _is_change(value: Tensor, base: Tensor | None) -> bool:
+    """Of a matrix or a kernel of the foundation."""
+    matrix = value.is_floating_point() and value.dim() >= 2
+    return matrix and base is not None and base.shape == value.shape
 
 
-def _ranks(
-    state: State, thin: State, changes: Mapping[str, tuple[Tensor, Tensor, Tensor]], size: int
-) -> dict[str, int]:
+def _svd(value: Tensor, base: Tensor) -> SVD:
+    change = (value.float() - base.float()).flatten(1)
+    return cast(SVD, torch.linalg.svd(change, full_matrices=False))
+
+
+def _ranks(state: State, changes: Mapping[str, SVD], size: int) -> dict[str, int]:
     worth = []
-    for name, (_, s, _) in changes.items():
-        cost = _cost(thin[name])
+    for name, (u, s, v) in changes.items():
+        cost = _cost(u, v)
         gains = s.square() / (cost * state[name].float().norm().clamp_min(_TINY))
         real = s > _ROUNDING * s[0]
         worth += [(gain, name, cost) for gain in gains[real].tolist()]

@@ -29,6 +29,7 @@ from vpd.weights import read_state_dict, save_weights
 
 __all__ = ["compact", "load", "load_foundation", "read_config", "save", "shipped", "task_of"]
 
+State = dict[str, torch.Tensor]
 _ZOO = Path(__file__).parent.parent / "zoo"
 # Task -> (config dataclass, model class)
 _TASKS: dict[str, tuple[type, Callable[[Any], nn.Module]]] = {
@@ -87,17 +88,9 @@ def load(
     info = _read_info(folder)
     config_type, build = _TASKS[info["task"]]
     model = build(_config(folder, config_type, info["config"]))
-    state, _ = read_state_dict(folder / "model.safetensors")
-    base = info.get("foundation")
-    if base is not None:
-        base_state, _ = read_state_dict(find(base) / "model.safetensors")
-        try:
-            state = expand(state, base_state)
-        except ValueError as error:
-            raise ValueError(f"{folder / 'model.safetensors'}: {error}") from error
-        wanted = set(model.state_dict())
-        state = {**{k: v for k, v in base_state.items() if k in wanted}, **state}
-    _assign(model, state, folder)
+    own, base = _states(folder, info.get("foundation"))
+    wanted = set(model.state_dict())
+    _assign(model, {**{k: v for k, v in base.items() if k in wanted}, **own}, folder)
     return channels_last(model).to(device=device, dtype=dtype).eval()
 
 
@@ -191,10 +184,9 @@ def compact(name_or_path: str | Path, folder: str | Path, megabytes: float) -> f
         raise ValueError(f"{source}: expected a model that names its foundation, got one without")
     if folder.resolve() == source.resolve():
         raise ValueError(f"{folder}: expected another folder than the model's own")
-    state, _ = read_state_dict(source / "model.safetensors")
-    base, _ = read_state_dict(find(info["foundation"]) / "model.safetensors")
+    own, base = _states(source, info["foundation"])
     try:
-        smaller, lost = shrink(expand(state, base), base, int(megabytes * 1e6))
+        smaller, lost = shrink(own, base, int(megabytes * 1e6))
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
     card = dict(info.get("card", {}))
@@ -204,7 +196,20 @@ def compact(name_or_path: str | Path, folder: str | Path, megabytes: float) -> f
     return lost
 
 
-def _write(folder: Path, info: dict[str, Any], state: dict[str, torch.Tensor]) -> Path:
+def _states(folder: Path, foundation: str | None) -> tuple[State, State]:
+    """What a model's file holds, compacted weights put together, and its foundation's weights."""
+    path = folder / "model.safetensors"
+    own, _ = read_state_dict(path)
+    if foundation is None:
+        return own, {}
+    base, _ = read_state_dict(find(foundation) / "model.safetensors")
+    try:
+        return expand(own, base), base
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _write(folder: Path, info: dict[str, Any], state: State) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(state, folder / "model.safetensors")
     with atomic_write(folder / "config.json") as file:
@@ -232,7 +237,7 @@ def _read_info(folder: Path) -> dict[str, Any]:
     return info
 
 
-def _assign(model: nn.Module, state: dict[str, torch.Tensor], folder: Path) -> None:
+def _assign(model: nn.Module, state: State, folder: Path) -> None:
     own = model.state_dict()
     missing = [k for k in own if k not in state]
     unexpected = [k for k in state if k not in own]
