@@ -92,11 +92,40 @@ def test_it_stays_as_it_is(what, word):
         what(frozen)
 
 
-def test_it_gives_no_gradient():
+def gradients(net: vpd.UNet, dtype: torch.dtype) -> list[torch.Tensor]:
+    """Of latents and context, where all that a network gives is asked for."""
+    generator = torch.Generator().manual_seed(1)
+    latents = torch.randn(2, 4, 12, 8, generator=generator).to(dtype).requires_grad_()
+    context = torch.randn(2, 5, 16, generator=generator).to(dtype).requires_grad_()
+    taps = vpd.Taps(attention=(1, 2), noise=True, map_grad="full")
+    out = net(latents, 3, context, taps=taps)
+    parts = [out.noise, *out.features, *out.attention.values()]
+    grads = [torch.randn(part.shape, generator=generator).to(dtype) for part in parts]
+    return list(torch.autograd.grad(parts, [latents, context], grads))
+
+
+@pytest.mark.parametrize("recompute", ["none", "attention", "all"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_of_inputs_are_those_of_the_original(dtype, recompute):
+    net = unet(dtype).requires_grad_(False)
+    frozen = net.frozen(gradients=True)
+    frozen.recompute = recompute
+    exact = gradients(unet().requires_grad_(False), torch.float32)
+    for got, want, best in zip(gradients(frozen, dtype), gradients(net, dtype), exact, strict=True):
+        if dtype == torch.float32:
+            torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4 * want.abs().max().item())
+        else:  # as far from float32 as the original's
+            error, usual = ((x - best).norm() / best.norm() for x in (got, want))
+            assert error < 1.5 * usual
+    for got, want in zip(pyramid(frozen, dtype), pyramid(net.frozen(), dtype), strict=True):
+        assert torch.equal(got, want)
+
+
+def test_gradients_are_given_where_asked_for():
     frozen = unet().frozen()
     assert not any(p.requires_grad for p in frozen.parameters())
     latents = torch.randn(1, 4, 8, 8, requires_grad=True)
-    with pytest.raises(ValueError, match="a frozen network gives no gradient"):
+    with pytest.raises(ValueError, match=r"gives no gradient; .* freeze it with gradients=True"):
         frozen(latents, 3, torch.randn(1, 5, 16), taps=vpd.Taps(attention=()))
 
 

@@ -89,14 +89,19 @@ def _merge_parametrizations(copied: nn.Module) -> None:
 class Network(nn.Module):
     """A module that can be frozen for inference."""
 
-    def frozen(self) -> Self:
+    def frozen(self, *, gradients: bool = False) -> Self:
         """An immutable copy for inference, called as this module is.
 
         On the CPU the kernels of convolutions are laid out once as oneDNN reads them, instead of at
         each call. Parametrised weights (LoRA) become plain ones, weights have no gradient, and the
         copy is in evaluation mode. Results are those of this module. Device and dtype are this
         module's at the time; the copy itself cannot be moved, converted, trained, copied or saved:
-        that raises a ``RuntimeError``. A call that would need a gradient raises a ``ValueError``.
+        that raises a ``RuntimeError``.
+
+        Args:
+            gradients: Whether gradients flow through to the inputs, as to a text adapter that is
+                trained before a frozen U-Net; packed weights then take twice their memory. Without,
+                a call that would need one raises a ``ValueError``.
 
         Example:
             >>> net = vpd.UNet(vpd.UNetConfig(model_channels=32, num_heads=4)).frozen()
@@ -111,7 +116,7 @@ class Network(nn.Module):
                 _merge_parametrizations(part)
         for part in list(result.modules()):
             if isinstance(part, CoreModule):
-                part._freeze()
+                part._freeze(gradients)
         return result.requires_grad_(False)
 
 
@@ -151,6 +156,7 @@ class CoreModule(Network, Generic[Config]):
             else:
                 container.register_parameter(leaf, nn.Parameter(tensor))
         self._slots: list[tuple[nn.Module, str]] | None = None
+        self._backward: list[Tensor] = []  # of packed weights
 
     @staticmethod
     def _build(config: Any) -> Any:
@@ -169,20 +175,22 @@ class CoreModule(Network, Generic[Config]):
         return module, leaf
 
     def core_tensors(self) -> list[Tensor]:
-        """Every parameter and buffer in table order, as the core expects them at a call.
+        """Every parameter and buffer in table order, as the core expects them at a call; behind
+        them, of a frozen network that gives gradients, what their backward passes read.
 
         Read through ``getattr``: a parametrised weight is computed here, a functionally replaced
         one is found here.
         """
         if self._slots is None:
             self._slots = [self._container(name) for name, _, _ in self._core.table()]
-        return [getattr(module, leaf) for module, leaf in self._slots]
+        return [*(getattr(module, leaf) for module, leaf in self._slots), *self._backward]
 
-    def _freeze(self) -> None:
+    def _freeze(self, gradients: bool) -> None:
         tensors = self.core_tensors()
         assert self._slots is not None
-        packed = self._core.packed(tensors)
-        for (container, leaf), tensor in zip(self._slots, packed, strict=True):
+        packed = self._core.packed(tensors, gradients)
+        self._backward = packed[len(tensors) :]
+        for (container, leaf), tensor in zip(self._slots, packed[: len(tensors)], strict=True):
             if tensor.is_mkldnn:
                 delattr(container, leaf)
                 setattr(container, leaf, tensor)

@@ -25,11 +25,11 @@ template <typename Net, typename... Extra>
 void with_packed(py::class_<Net, Extra...>& cls) {
   cls.def(
       "packed",
-      [](const Net& net, const std::vector<Tensor>& tensors) {
+      [](const Net& net, const std::vector<Tensor>& tensors, bool gradients) {
         py::gil_scoped_release release;
-        return packed(net.table(), tensors);
+        return packed(net.table(), tensors, gradients);
       },
-      py::arg("tensors"));
+      py::arg("tensors"), py::arg("gradients"));
 }
 
 // Adds table(), initialise() and packed() to a bound class whose C++ class has table().

@@ -74,9 +74,10 @@ Slot Scope::buffer(std::string_view name, std::vector<int64_t> shape, Init init,
                       .dtype = dtype});
 }
 
-Params::Params(const ParamTable& table, at::TensorList tensors) : tensors_(tensors) {
-  VPD_CHECK(tensors.size() == table.size(), "params: expected ", table.size(), " tensors, got ",
-            tensors.size());
+Params::Params(const ParamTable& table, at::TensorList tensors)
+    : tensors_(tensors), count_(table.size()) {
+  VPD_CHECK(tensors.size() == count_ || tensors.size() == 2 * count_, "params: expected ", count_,
+            " tensors, got ", tensors.size());
 }
 
 }  // namespace vpd

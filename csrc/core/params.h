@@ -110,16 +110,23 @@ class Scope {
   std::string prefix_;
 };
 
-// The tensors of one call, in table order. A view: the caller keeps them alive during the call.
+// The tensors of one call, in table order; behind them, of a frozen network that gives gradients,
+// what each weight's backward pass reads (core/packing.h). A view: the caller keeps them alive
+// during the call.
 class Params {
  public:
   Params(const ParamTable& table, at::TensorList tensors);
-  explicit Params(at::TensorList tensors) : tensors_(tensors) {}
-  size_t size() const { return tensors_.size(); }
+  Params(at::TensorList tensors, size_t count) : tensors_(tensors), count_(count) {}
+  size_t size() const { return count_; }
+  bool has_backward() const { return tensors_.size() > count_; }
   const Tensor& operator[](Slot slot) const { return tensors_[slot.index()]; }
+  Tensor backward(Slot slot) const {
+    return has_backward() ? tensors_[count_ + slot.index()] : Tensor();
+  }
 
  private:
   at::TensorList tensors_;
+  size_t count_;
 };
 
 }  // namespace vpd

@@ -56,18 +56,25 @@ class AutocastGuard {
 };
 
 struct Call : torch::CustomClassHolder {
-  Call(PureFunction f, size_t table_size, SlotRange own, AutocastState autocast)
-      : f(std::move(f)), table_size(table_size), own(own), autocast(autocast) {}
+  Call(PureFunction f, const Params& p, SlotRange own, AutocastState autocast)
+      : f(std::move(f)),
+        table_size(p.size()),
+        halves(p.has_backward() ? 2 : 1),
+        own(own),
+        autocast(autocast) {}
 
   std::vector<Tensor> operator()(at::TensorList inputs_and_own) const {
-    const size_t inputs = inputs_and_own.size() - own.size();
-    std::vector<Tensor> all(table_size);
-    for (size_t i = 0; i < own.size(); ++i) all[own.begin + i] = inputs_and_own[inputs + i];
-    return f(Params(all), inputs_and_own.slice(0, inputs).vec());
+    const size_t inputs = inputs_and_own.size() - halves * own.size();
+    std::vector<Tensor> all(halves * table_size);
+    for (size_t i = 0; i < halves * own.size(); ++i) {
+      const size_t half = i / own.size(), slot = own.begin + i % own.size();
+      all[half * table_size + slot] = inputs_and_own[inputs + i];
+    }
+    return f(Params(all, table_size), inputs_and_own.slice(0, inputs).vec());
   }
 
   PureFunction f;
-  size_t table_size;
+  size_t table_size, halves;
   SlotRange own;
   AutocastState autocast;
 };
@@ -123,13 +130,17 @@ std::vector<Tensor> recompute(PureFunction f, const Params& p, SlotRange own,
                               const std::vector<Tensor>& inputs) {
   std::vector<Tensor> all = inputs;
   for (size_t i = own.begin; i < own.end; ++i) all.push_back(p[Slot(i)]);
+  if (p.has_backward()) {
+    for (size_t i = own.begin; i < own.end; ++i) all.push_back(p.backward(Slot(i)));
+  }
   const bool differentiated =
-      at::GradMode::is_enabled() &&
-      std::any_of(all.begin(), all.end(), [](const Tensor& t) { return t.requires_grad(); });
+      at::GradMode::is_enabled() && std::any_of(all.begin(), all.end(), [](const Tensor& t) {
+        return t.defined() && t.requires_grad();
+      });
   if (!differentiated) return f(p, inputs);
   const AutocastState autocast(inputs.front().device().type());
   return Recompute::apply(at::TensorList(all),
-                          c10::make_intrusive<Call>(std::move(f), p.size(), own, autocast));
+                          c10::make_intrusive<Call>(std::move(f), p, own, autocast));
 }
 
 }  // namespace vpd

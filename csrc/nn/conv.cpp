@@ -19,12 +19,12 @@ Conv2d::Conv2d(Scope scope, int64_t in, int64_t out, Conv2dOptions options) : op
 
 Tensor Conv2d::operator()(const Params& p, const Tensor& x) const {
   const std::optional<Tensor> bias = bias_ ? std::optional<Tensor>(p[*bias_]) : std::nullopt;
-  return ops::conv2d(x, p[weight_], bias, options_.stride, options_.padding);
+  return ops::conv2d(x, p[weight_], bias, options_.stride, options_.padding, p.backward(weight_));
 }
 
 Tensor Conv2d::operator()(const Params& p, const Tensor& x, const Tensor& tail) const {
   VPD_CHECK(options_.stride == 1 && !bias_, "Conv2d: joined inputs need stride 1 and no bias");
-  return ops::conv2d_joined(x, tail, p[weight_], options_.padding);
+  return ops::conv2d_joined(x, tail, p[weight_], options_.padding, p.backward(weight_));
 }
 
 Conv1x1::Conv1x1(Scope scope, int64_t in, int64_t out, std::optional<Init> init)
@@ -37,7 +37,8 @@ Tensor Conv1x1::operator()(const Params& p, const Tensor& x) const {
 
 Tensor Conv1x1::on_tokens(const Params& p, const Tensor& tokens) const {
   const Tensor& weight = p[weight_];
-  return ops::linear(tokens, weight.is_mkldnn() ? weight : weight.flatten(1), p[bias_]);
+  return ops::linear(tokens, weight.is_mkldnn() ? weight : weight.flatten(1), p[bias_],
+                     p.backward(weight_));
 }
 
 }  // namespace vpd::nn

@@ -13,7 +13,8 @@ Linear::Linear(Scope scope, int64_t in, int64_t out, bool bias, Init weight_init
 }
 
 Tensor Linear::operator()(const Params& p, const Tensor& x) const {
-  return ops::linear(x, p[weight_], bias_ ? std::optional<Tensor>(p[*bias_]) : std::nullopt);
+  return ops::linear(x, p[weight_], bias_ ? std::optional<Tensor>(p[*bias_]) : std::nullopt,
+                     p.backward(weight_));
 }
 
 }  // namespace vpd::nn

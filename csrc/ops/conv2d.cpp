@@ -74,8 +74,8 @@ class ConstantTail : public torch::autograd::Function<ConstantTail> {
 }  // namespace
 
 Tensor conv2d(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
-              int64_t stride, int64_t padding) {
-  if (weight.is_mkldnn()) return packed_conv2d(x, weight, bias, stride, padding);
+              int64_t stride, int64_t padding, const Tensor& backward) {
+  if (weight.is_mkldnn()) return packed_conv2d(x, weight, bias, stride, padding, backward);
   const bool frozen = !weight.requires_grad() && !(bias && bias->requires_grad());
   if (frozen && x.requires_grad() && at::GradMode::is_enabled()) {
     return FrozenConv2d::apply(x, weight, bias, stride, padding);
@@ -83,12 +83,13 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const std::optional<Tensor>
   return at::conv2d(x, weight, bias, stride, padding);
 }
 
-Tensor conv2d_joined(const Tensor& x, const Tensor& tail, const Tensor& weight, int64_t padding) {
+Tensor conv2d_joined(const Tensor& x, const Tensor& tail, const Tensor& weight, int64_t padding,
+                     const Tensor& backward) {
   if (!weight.is_mkldnn() && x.requires_grad() && !tail.requires_grad() &&
       at::GradMode::is_enabled()) {
     return ConstantTail::apply(x, tail, weight.to(x.scalar_type()), padding);
   }
-  return conv2d(at::cat({x, tail}, 1), weight, std::nullopt, /*stride=*/1, padding);
+  return conv2d(at::cat({x, tail}, 1), weight, std::nullopt, /*stride=*/1, padding, backward);
 }
 
 }  // namespace vpd::ops
