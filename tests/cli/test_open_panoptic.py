@@ -111,6 +111,8 @@ def test_evaluate(run_json, run, model, by):
     assert {f"{kind}{name}" for kind in kinds for name in ("PQ", "mAP", "mIoU")} <= set(own)
     assert {"floor/PQ", "no_clip/PQ", "no_clip/mAP", "no_clip/mIoU"} <= set(found["metrics"])
     assert found["protocol"] == {"model": model, **expected.protocol}
+    trained = run_json(*words, "--alpha", "0", "--beta", "0")["metrics"]["PQ"]
+    assert trained == pytest.approx(own["no_clip/PQ"])
     code, said, _ = run(*words)
     assert (code, "held_out/PQ" in said, "shuffled" in said) == (0, True, False)
 

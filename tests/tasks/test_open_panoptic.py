@@ -92,6 +92,8 @@ def test_what_is_no_vocabulary(model, vocabulary, message):
         model(picture(), vocabulary)
     with pytest.raises(TypeError, match="expected a Vocabulary"):
         model(picture(), 3)
+    with pytest.raises(ValueError, match="beta"):
+        model.sought("cube", beta=1.1)
 
 
 def test_what_is_new_is_read_once(model, monkeypatch):
@@ -117,14 +119,18 @@ def test_the_order_of_names_does_not_matter(model):
 
 @pytest.mark.parametrize("supervision", ["labels", "captions"])
 @pytest.mark.parametrize("branch", ["mask_tokens", "pool", "none"])
-def test_logits_against_the_formulas(supervision, branch):
+@pytest.mark.parametrize(
+    ("asked", "share"),  # of the cube, which was trained on, and of the sea, which was not
+    [({}, (0.3, 0.7)), ({"alpha": 0.1, "beta": 1.0}, (0.1, 1.0)), ({"beta": 0}, (0.3, 0.0))],
+)
+def test_logits_against_the_formulas(supervision, branch, asked, share):
     """Equation 9 and what the released code does of it, written out."""
     own = segmenter(supervision=supervision, clip_branch=branch)
     pixels, words = torch.rand(1, 3, 64, 64), "cube, ball; sea"
     with torch.inference_mode():
-        found, masks = own.logits(pixels, own.sought(words))
+        sought = own.sought(words, **asked)
+        found, masks = own.logits(pixels, sought)
         out = own.masks(pixels, last_only=True)
-        sought = own.sought(words)
         z = F.normalize(out.embeddings[-1], dim=-1)
         names = F.normalize(own.words.project(sought.texts), dim=-1)
         cosines = out.scale * z @ names.T
@@ -141,8 +147,7 @@ def test_logits_against_the_formulas(supervision, branch):
             seen = mask_embeddings(own.clip["image"], 2 * pixels - 1, masks, branch=branch)
             near = F.normalize(seen, dim=-1) @ F.normalize(sought.clip_texts, dim=-1).T
             q = (100 * torch.stack([near[..., :2].amax(-1), near[..., 2]], -1)).softmax(-1)
-            share = torch.tensor([0.3, 0.7])  # the cube was trained on, the sea was not
-            p = (p ** (1 - share) * q**share).log().softmax(-1)
+            p = (p ** (1 - torch.tensor(share)) * q ** torch.tensor(share)).log().softmax(-1)
     want = torch.cat([p * (1 - nothing), nothing], -1)
     torch.testing.assert_close(found.softmax(-1), want / want.sum(-1, keepdim=True),
                                rtol=1e-3, atol=1e-4)  # fmt: skip

@@ -48,6 +48,8 @@ def evaluate(
     by: Literal["shape", "color"] | None = None,
     shuffled: bool | None = None,
     without_clip: bool | None = None,
+    alpha: float | None = None,
+    beta: float | None = None,
     reduce_zero_label: bool | None = None,
     units_per_metre: float | None = None,
     scene: str | None = None,
@@ -110,6 +112,9 @@ def evaluate(
             shape (the default) or its color
         shuffled: of an open-vocabulary model: also score it with the names of things mixed up
         without_clip: of an open-vocabulary model: also score it without what CLIP says
+        alpha: of an open-vocabulary model: how much CLIP counts for categories that were trained
+            on, 0 to 1; the model's own choice by default
+        beta: the same for other categories
         reduce_zero_label: of a folder of masks: stored values are class ids plus one, 0 is no class
         units_per_metre: of a folder of depths: 256 for KITTI's files, 1 for metres; 1000 by default
         scene: of a folder of depths: type of the scene of all images, room by default
@@ -150,6 +155,7 @@ def evaluate(
     }  # fmt: skip
     opened = {
         "vocabulary": vocabulary, "by": by, "shuffled": shuffled, "without_clip": without_clip,
+        "alpha": alpha, "beta": beta,
     }  # fmt: skip
     owners = OWNERS | evaluate_open.OWNERS
     check_options(task, test | folder | refer | opened, owners, "the model's task")

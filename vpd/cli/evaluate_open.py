@@ -18,7 +18,7 @@ __all__ = ["OWNERS", "evaluate_open_model"]
 
 _TASK = ("open-panoptic",)
 # Which options belong to this task alone.
-OWNERS = dict.fromkeys(("vocabulary", "by", "shuffled", "without_clip"), _TASK)
+OWNERS = dict.fromkeys(("vocabulary", "by", "shuffled", "without_clip", "alpha", "beta"), _TASK)
 
 
 def evaluate_open_model(

@@ -28,6 +28,8 @@ def evaluate_open(
     without_clip: bool = False,
     min_score: float | None = None,
     min_overlap: float | None = None,
+    alpha: float | None = None,
+    beta: float | None = None,
     limit: int | None = None,
     per_class: bool = False,
     floors: Any = None,
@@ -52,6 +54,7 @@ def evaluate_open(
         shuffled: Read every picture's masks once more, with names mixed up.
         without_clip: Read them once more without what CLIP says, where it has a say.
         min_score, min_overlap: As the model's call takes them.
+        alpha, beta: As :meth:`vpd.OpenPanopticSegmenter.sought` takes them.
         limit: Only the first so many pictures.
         per_class: Also the scores of each class.
         floors: As for :func:`vpd.tasks.evaluate_panoptic.evaluate_panoptic`.
@@ -71,9 +74,10 @@ def evaluate_open(
             f"vocabulary: expected names and things of {len(names)} classes in their order "
             f"({', '.join(names[:3])}, ...), got {vocabulary!r}"
         )
-    asked = {"": model.sought(vocabulary)}
+    plain = model.sought(vocabulary, alpha=alpha, beta=beta)
+    asked = {"": plain}
     if shuffled:
-        asked["shuffled/"] = model.sought(mixed_up(vocabulary))
+        asked["shuffled/"] = model.sought(mixed_up(vocabulary), alpha=alpha, beta=beta)
     if without_clip and model.config.clip_branch != "none":
         alone = {f"no_clip/{k}": one._replace(clip_texts=None) for k, one in asked.items()}
         asked |= alone
@@ -89,7 +93,7 @@ def evaluate_open(
         seconds += time.perf_counter() - start
         for own, found in zip(scores.values(), every, strict=True):
             own.add(found, label, instances)
-    seen = asked[""].seen
+    seen = plain.seen
     metrics: dict[str, float] = {}
     every_count, seconds = together(list(scores.values()), seconds, group)
     for prefix, counted in zip(scores, every_count, strict=True):
@@ -119,8 +123,8 @@ def evaluate_open(
             "min_score": config.min_score if min_score is None else min_score,
             "min_overlap": config.min_overlap if min_overlap is None else min_overlap,
             "clip_branch": config.clip_branch,
-            "alpha": config.alpha,
-            "beta": config.beta,
+            "alpha": plain.alpha,
+            "beta": plain.beta,
         },
         "supervision": config.supervision,
         "seen": [name for name, known in zip(names, seen, strict=True) if known],

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vpd.data.augment import check_shares
 from vpd.models.clip_image import CLIPImageEncoder
 from vpd.models.clip_text import CLIPTextEncoder
 from vpd.models.mask_clip import (
@@ -48,6 +49,9 @@ class Sought(NamedTuple):
     """The same for CLIP; None to leave what it says out."""
     seen: tuple[bool, ...]
     """By category, whether the model was trained on it."""
+    alpha: float
+    beta: float
+    """How much CLIP counts for categories that were seen, and for the others."""
 
 
 class _Masks(NamedTuple):
@@ -111,17 +115,30 @@ class OpenPanopticSegmenter(OdiseFeatures[OpenPanopticConfig]):
         """What sides of pictures are padded to multiples of."""
         return math.lcm(self.multiple, self.config.multiple)
 
-    def sought(self, vocabulary: Vocabulary | str | Sequence[str] | None = None) -> Sought:
+    def sought(
+        self,
+        vocabulary: Vocabulary | str | Sequence[str] | None = None,
+        *,
+        alpha: float | None = None,
+        beta: float | None = None,
+    ) -> Sought:
         """A vocabulary ready for :meth:`panoptic`; texts that were read before are not read again.
 
         Args:
             vocabulary: As :meth:`vpd.vocabulary.Vocabulary.of` takes it; what was trained on if
                 None.
+            alpha, beta: Instead of the config's.
 
         Raises:
-            ValueError, TypeError: As :meth:`vpd.vocabulary.Vocabulary.of`; a name that is too long.
+            ValueError, TypeError: As :meth:`vpd.vocabulary.Vocabulary.of`; a name that is too long;
+                a share out of range.
         """
         config = self.config
+        shares = {
+            "alpha": config.alpha if alpha is None else alpha,
+            "beta": config.beta if beta is None else beta,
+        }
+        check_shares(**shares)
         found = self.vocabulary if vocabulary is None else Vocabulary.of(vocabulary)
         seen = (False,) * len(found)
         if config.categories:
@@ -130,7 +147,7 @@ class OpenPanopticSegmenter(OdiseFeatures[OpenPanopticConfig]):
         if config.clip_branch != "none":
             clip_texts = self.texts(found.words, config.clip_templates).to(self.device)
         texts = self.texts(found.words, config.templates).to(self.device)
-        return Sought(found, texts, clip_texts, seen)
+        return Sought(found, texts, clip_texts, seen, **shares)
 
     def masks(self, image: Tensor, *, last_only: bool = False) -> OdiseOutput:
         """Masks and their embeddings.
@@ -175,7 +192,7 @@ class OpenPanopticSegmenter(OdiseFeatures[OpenPanopticConfig]):
         if sought.clip_texts is not None and found.clip is not None:
             scale = self.clip.get_buffer("logit_scale").exp().clamp(max=_MOST)
             other = category_logits(found.clip, sought.clip_texts.to(found.clip), owners, scale)
-            weights = {"alpha": self.config.alpha, "beta": self.config.beta}
+            weights = {"alpha": sought.alpha, "beta": sought.beta}
             scores = geometric_mean(scores, other, sought.seen, **weights)
         return with_no_object(scores, nothing)
 

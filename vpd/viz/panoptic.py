@@ -71,7 +71,7 @@ def panoptic_figure(result: PanopticResult) -> Picture:
 
 def vocabularies_figure(results: Mapping[str, PanopticResult]) -> Picture:
     """What one picture shows in several vocabularies: for each the picture, the segments over it
-    and their names, below what was asked for.
+    and the categories that were found, below what was asked for.
 
     Args:
         results: By vocabulary, as it was typed.
@@ -80,7 +80,7 @@ def vocabularies_figure(results: Mapping[str, PanopticResult]) -> Picture:
     for asked, result in results.items():
         over = shrink(panoptic_overlay(result))
         panels = [Panel(shrink(result.image), "image"), Panel(over, "segments")]
-        bands += [Band(panels, heading=asked, columns=3), *legend(_named(result))]
+        bands += [Band(panels, heading=asked, columns=3), *legend(_found(result))]
     return page(bands)
 
 
@@ -92,6 +92,19 @@ def _named(result: PanopticResult) -> list[tuple[str, NDArray[np.uint8]]]:
         for i, (s, area) in enumerate(zip(result.segments, counts, strict=True), start=1)
     ]
     return [rows[i] for i in np.argsort([-area for area in counts], kind="stable")]
+
+
+def _found(result: PanopticResult) -> list[tuple[str, NDArray[np.uint8]]]:
+    """Each category with its segments' number and share of the pixels, and its colour."""
+    colors, counts = palette(len(result.names)), np.array(result.label.areas())
+    owners = np.array([segment.category for segment in result.segments], int)
+    rows = []
+    for category in np.unique(owners):
+        own = counts[owners == category]
+        number = f" x{len(own)}" if result.things[category] else ""
+        share = own.sum() / result.ids.size
+        rows.append((f"{result.names[category]}{number} {share:.0%}", colors[category]))
+    return rows
 
 
 def save_panoptic(result: PanopticResult, path: Path) -> Path:
