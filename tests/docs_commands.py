@@ -21,6 +21,7 @@ NOT_HERE = {
     r"^vpd (?!info ).*--(image_|vit_)?weights (?!random)": "weights of others",
     r"^vpd data (make (nyuv2|ade20k-panoptic) |check cityscapes )": "pictures of others",
     r"^torchrun .*refcoco": "pictures of others; test_distributed.py trains by two processes",
+    r"--model runs/": "the outcome of a long training",
     r"^srun ": "a SLURM cluster; tests/train/sweep reads what is submitted",
     r"^(source|pre-commit) ": "the reader's shell and checkout",
 }

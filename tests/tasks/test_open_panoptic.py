@@ -12,11 +12,13 @@ import torch.nn.functional as F
 from tiny import CLIP, PARTS
 
 import vpd
+from vpd.data.segments import Segment
 from vpd.images import scaled
 from vpd.models.mask_clip import mask_embeddings
 from vpd.tasks import store
 from vpd.tasks.open_config import OpenPanopticConfig
 from vpd.tasks.open_panoptic import OpenPanopticSegmenter
+from vpd.tasks.panoptic_results import PanopticResult
 from vpd.viz.panoptic import vocabularies_figure
 from vpd.vocabulary import Vocabulary
 
@@ -172,6 +174,17 @@ def test_several_vocabularies_of_one_look(model):
         for result in (found[-1], no_branch(picture(), "cube; sea"))
     ]
     np.testing.assert_allclose(scores[0], scores[1], rtol=1e-5)
+
+
+def test_a_figure_of_vocabularies_names_categories_once():
+    ids = np.array([[1, 1, 1, 2], [3, 3, 3, 3]], np.int32)
+    segments = tuple(Segment(i, category) for i, category in ((1, 1), (2, 1), (3, 0)))
+    result = PanopticResult(
+        np.zeros((2, 4, 3), np.uint8), ids, segments, np.zeros((2, 4), np.uint8),
+        ("floor", "ball", "ring"), (False, True, True),
+    )  # fmt: skip
+    written = [text.get_text() for text in vocabularies_figure({"typed": result}).texts]
+    assert written == ["typed", "image", "segments", "floor 50%", "ball x2 50%"]
 
 
 def test_an_image_without_objects(model):
