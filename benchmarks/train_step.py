@@ -86,8 +86,12 @@ def an_adapter(dtype: torch.dtype) -> vpd.TextAdapter:
     return adapter.to(dtype)
 
 
-def network(package: str, dtype: torch.dtype, quick: bool) -> torch.nn.Module:
+def network(
+    package: str, dtype: torch.dtype, quick: bool, state: dict[str, Tensor] | None = None
+) -> torch.nn.Module:
     net = build(package, dtype, quick, frozen=False)
+    if state is not None:
+        vpd.load_weights(net, state)
     return net.frozen(gradients=True) if package == "vpd" else net
 
 
@@ -128,10 +132,7 @@ def main() -> None:
     set_freed_memory("returned")
 
     twin = network("diffusers", dtype, args.quick)
-    net = build("vpd", dtype, args.quick, frozen=False)
-    vpd.load_weights(net, twin.state_dict())
-    nets = {"vpd": net.frozen(gradients=True), "diffusers": twin}
-    del net
+    nets = {"vpd": network("vpd", dtype, args.quick, twin.state_dict()), "diffusers": twin}
     adapter = an_adapter(dtype)
     latents, context = inputs(args.size, dtype)
 

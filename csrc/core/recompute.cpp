@@ -134,9 +134,8 @@ std::vector<Tensor> recompute(PureFunction f, const Params& p, SlotRange own,
     for (size_t i = own.begin; i < own.end; ++i) all.push_back(p.backward(Slot(i)));
   }
   const bool differentiated =
-      at::GradMode::is_enabled() && std::any_of(all.begin(), all.end(), [](const Tensor& t) {
-        return t.defined() && t.requires_grad();
-      });
+      at::GradMode::is_enabled() &&
+      std::any_of(all.begin(), all.end(), [](const Tensor& t) { return t.requires_grad(); });
   if (!differentiated) return f(p, inputs);
   const AutocastState autocast(inputs.front().device().type());
   return Recompute::apply(at::TensorList(all),

@@ -83,7 +83,7 @@ def test_what_the_foundation_lacks_must_fit():
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        (lambda s: s.pop("a.weight:A"), "a.weight: expected .* missing"),
+        (lambda s: s.pop("a.weight:A"), "a.weight: expected :A, :B, :scale and a .* missing"),
         (lambda s: s.pop("a.weight:scale"), "a.weight: .* missing"),
         (
             lambda s: s.update({f"x:{part}": torch.ones(1, 1) for part in ("A", "B", "scale")}),
