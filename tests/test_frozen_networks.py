@@ -104,7 +104,7 @@ def gradients(net: vpd.UNet, dtype: torch.dtype) -> list[torch.Tensor]:
     return list(torch.autograd.grad(parts, [latents, context], grads))
 
 
-@pytest.mark.parametrize("recompute", ["none", "attention", "all"])
+@pytest.mark.parametrize("recompute", ["none", "feed_forward", "attention", "all"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_gradients_of_inputs_are_those_of_the_original(dtype, recompute):
     net = unet(dtype).requires_grad_(False)

@@ -1028,6 +1028,8 @@ class Recompute:
 
       none
 
+      feed_forward
+
       attention
 
       all
@@ -1036,6 +1038,7 @@ class Recompute:
     __members__: typing.ClassVar[dict[str, Recompute]]
     all: typing.ClassVar[Recompute]
     attention: typing.ClassVar[Recompute]
+    feed_forward: typing.ClassVar[Recompute]
     none: typing.ClassVar[Recompute]
     def __eq__(self, other: typing.Any) -> bool: ...
     def __getstate__(self) -> int: ...

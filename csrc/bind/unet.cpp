@@ -63,6 +63,7 @@ void bind_unet(py::module_& module) {
 
   py::enum_<Recompute>(module, "Recompute")
       .value("none", Recompute::kNone)
+      .value("feed_forward", Recompute::kFeedForward)
       .value("attention", Recompute::kAttention)
       .value("all", Recompute::kAll);
 

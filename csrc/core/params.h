@@ -101,6 +101,8 @@ class Scope {
   Slot weight(std::vector<int64_t> shape, Init init, WeightUse use) const;
   Slot buffer(std::string_view name, std::vector<int64_t> shape, Init init,
               at::ScalarType dtype = at::kFloat) const;
+  // What has been declared below so far.
+  SlotRange range() const { return table_->range(prefix_); }
 
  private:
   Scope(ParamTable* table, std::string prefix) : table_(table), prefix_(std::move(prefix)) {}

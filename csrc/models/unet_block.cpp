@@ -13,11 +13,13 @@ std::vector<Tensor> UNetBlock::operator()(const Params& p, const Tensor& h, cons
                                           const Call& call, nn::MapRequest request) const {
   // Both functions may run a second time during the backward: they hold all they need.
   const PureFunction attend = [this, request, mask = call.context_mask, repeat = call.repeat,
-                               owner = call.owner,
-                               control = call.control](const Params& p, const auto& in) {
+                               owner = call.owner, control = call.control,
+                               hidden_again = call.recompute == Recompute::kFeedForward](
+                                  const Params& p, const auto& in) {
     std::vector<Tensor> out(1);
     std::vector<Tensor> maps;
-    out[0] = (*transformer)(p, in[0], {in[1], mask, repeat, control.get()}, request, &maps);
+    const nn::Context context{in[1], mask, repeat, control.get(), hidden_again};
+    out[0] = (*transformer)(p, in[0], context, request, &maps);
     out.insert(out.end(), maps.begin(), maps.end());
     return out;
   };

@@ -8,8 +8,9 @@
 
 namespace vpd::models {
 
-// Of which blocks the backward runs the forward again instead of keeping what it computed.
-enum class Recompute { kNone, kAttention, kAll };
+// What the backward computes again instead of keeping it since the forward: the hidden layers of
+// the transformers' feed-forwards, the transformers, every block.
+enum class Recompute { kNone, kFeedForward, kAttention, kAll };
 
 // One entry of the original's input_blocks, middle_block or output_blocks.
 struct UNetBlock {

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "core/check.h"
+#include "core/recompute.h"
 #include "nn/layout.h"
 #include "ops/cross_attention.h"
 #include "ops/geglu.h"
@@ -89,17 +90,23 @@ Tensor Attention::looking_as(const Params& p, const Tensor& x, const Tensor& sou
 
 FeedForward::FeedForward(Scope scope, int64_t channels)
     : proj_(scope / "net" / 0 / "proj", channels, 8 * channels),
+      proj_slots_((scope / "net" / 0 / "proj").range()),
       out_(scope / "net" / 2, 4 * channels, channels) {}
 
-Tensor FeedForward::operator()(const Params& p, const Tensor& x) const {
+Tensor FeedForward::operator()(const Params& p, const Tensor& x, bool recomputed) const {
+  const PureFunction hidden = [proj = proj_](const Params& p, const auto& in) {
+    return std::vector<Tensor>{ops::geglu(proj(p, in[0]))};
+  };
   const int64_t rows = x.size(0) * x.size(1);
   // The hidden layer is eight times as wide as x: the largest tensor of a forward. Without gradient
   // nothing needs it whole, so it is made and used up a block of rows at a time, which also keeps
   // it in the cache.
-  if (at::GradMode::is_enabled() || rows <= kRowsAtOnce) return out_(p, ops::geglu(proj_(p, x)));
+  if (at::GradMode::is_enabled() || rows <= kRowsAtOnce) {
+    return out_(p, (recomputed ? recompute(hidden, p, proj_slots_, {x}) : hidden(p, {x}))[0]);
+  }
   std::vector<Tensor> parts;
   for (const Tensor& part : x.reshape({rows, x.size(2)}).split(kRowsAtOnce)) {
-    parts.push_back(out_(p, ops::geglu(proj_(p, part))));
+    parts.push_back(out_(p, hidden(p, {part})[0]));
   }
   return at::cat(parts).view(x.sizes());
 }
@@ -126,7 +133,7 @@ Tensor BasicTransformerBlock::operator()(const Params& p, Tensor x, const Contex
                                  request, map)
              : attn2_(p, asking, context.states, context.mask, request, map)) +
       x;
-  return ff_(p, norm3_(p, x)) + x;
+  return ff_(p, norm3_(p, x), context.recompute_feed_forward) + x;
 }
 
 SpatialTransformer::SpatialTransformer(Scope scope, int64_t channels, int64_t context_dim,

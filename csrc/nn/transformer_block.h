@@ -43,10 +43,12 @@ class Attention {
 class FeedForward {
  public:
   FeedForward(Scope scope, int64_t channels);
-  Tensor operator()(const Params& p, const Tensor& x) const;
+  // `recomputed`: the backward projects x again instead of keeping what GEGLU takes, eight times x.
+  Tensor operator()(const Params& p, const Tensor& x, bool recomputed = false) const;
 
  private:
   Linear proj_;
+  SlotRange proj_slots_;
   Linear out_;
 };
 
@@ -58,6 +60,7 @@ struct Context {
   const std::optional<Tensor>& image_index;  // int64 [B], or nullopt when rows and images agree
   // Of the rows; one with a self_source needs them all from the start.
   const AttentionControl* control = nullptr;
+  bool recompute_feed_forward = false;
 };
 
 // Self-attention, cross-attention, GEGLU feed-forward, each pre-normed and residual.

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import vpd
 
 SMALL = vpd.UNetConfig(model_channels=32, num_heads=4, context_dim=24, norm_groups=8)
-MODES = ("attention", "all")
+MODES = ("feed_forward", "attention", "all")
 
 
 def network() -> vpd.UNet:
@@ -146,9 +146,9 @@ def kept(net: vpd.UNet, mode: str) -> int:
 def test_less_is_kept():
     for frozen in (False, True):
         net = network().requires_grad_(not frozen)
-        some, attention, whole = (kept(net, mode) for mode in ("none", *MODES))
+        some, hidden, attention, whole = (kept(net, mode) for mode in ("none", *MODES))
         assert whole < 0.25 * some
-        assert whole < attention < 0.6 * some
+        assert whole < attention < 0.6 * some < hidden < 0.8 * some
 
 
 def test_frozen_convolutions_keep_nothing_of_their_input():

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Recompute", "Taps", "UNet", "UNetConfig", "UNetOutput"]
 
-Recompute = Literal["none", "attention", "all"]
+Recompute = Literal["none", "feed_forward", "attention", "all"]
 
 
 @dataclass(frozen=True)
@@ -156,6 +156,7 @@ class UNet(CoreModule[UNetConfig]):
     @property
     def recompute(self) -> Recompute:
         """What the backward computes again instead of keeping it since the forward: ``none``;
+        ``feed_forward``, the hidden layers of the transformers, their largest tensors;
         ``attention``, the transformers; or ``all``, every block (Chen et al. 2016). Costs a
         second forward of these parts and leaves gradients as they are; second derivatives
         need ``none``."""

@@ -90,8 +90,8 @@ class EditTrainConfig:
     """Of text and image: what the editor edits with if nothing else is asked for, as in the
     pictures of a validation. None: the foundation's (InstructPix2Pix: 7.5 and 1.5)."""
     recompute: Recompute = "none"
-    """What the backward computes again instead of keeping it: ``attention`` or ``all`` of the
-    U-Net (see :attr:`vpd.UNet.recompute`)."""
+    """What the backward computes again instead of keeping it: ``feed_forward``,
+    ``attention`` or ``all`` of the U-Net (see :attr:`vpd.UNet.recompute`)."""
     seed: int = 0
     progress: bool = True
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from vpd.data.augment import check_shares
 from vpd.losses.grounding import GroundingForm
@@ -116,8 +116,8 @@ class OpenTrainConfig:
     beta: float | None = None
     """How much for the others; None: ODISE's 0.7, or 0.65 with captions."""
     recompute: Recompute = "none"
-    """What the backward computes again instead of keeping it: ``attention`` or ``all`` of the
-    U-Net (see :attr:`vpd.UNet.recompute`). ODISE: all."""
+    """What the backward computes again instead of keeping it: ``feed_forward``,
+    ``attention`` or ``all`` of the U-Net (see :attr:`vpd.UNet.recompute`). ODISE: all."""
     feature_cache: Literal["float16", "float32", "none"] = "float16"
     """How what frozen networks make of pictures before the U-Net is kept on disk, for other runs
     too; ``none``, or ``augment: full``: they run in every step."""
@@ -140,7 +140,7 @@ class OpenTrainConfig:
         for name, allowed in (
             ("supervision", ("labels", "captions")),
             ("augment", ("none", "flip", "full")),
-            ("recompute", ("none", "attention", "all")),
+            ("recompute", get_args(Recompute)),
             ("unet_init", ("pretrained", "random")),
             ("by", ("shape", "color")),
             ("feature_cache", ("float16", "float32", "none")),

@@ -118,8 +118,8 @@ class ReferTrainConfig:
     image_norm: Literal["half", "none"] = "half"
     """``none``: leave the images in [0, 1] instead of [-1, 1]."""
     recompute: Recompute = "none"
-    """What the backward computes again instead of keeping it: ``attention`` or ``all`` of the
-    U-Net (see :attr:`vpd.UNet.recompute`)."""
+    """What the backward computes again instead of keeping it: ``feed_forward``,
+    ``attention`` or ``all`` of the U-Net (see :attr:`vpd.UNet.recompute`)."""
     feature_cache: Literal["float16", "float32", "none"] = "float16"
     """How the U-Net's outputs are kept on disk where nothing that trains comes before them: with
     ``freeze: unet``, ``text_adapter: false`` and ``train_text: false``. Each sample then goes
