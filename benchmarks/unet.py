@@ -1,19 +1,19 @@
 """Full-size U-Net (Stable Diffusion v1.5's shape, random weights): vpd, diffusers and OpenVINO.
 
-    python benchmarks/unet.py [--quick] [--json] [--size 512] [--dtype float32] [--runs 3]
+    python benchmarks/unet.py [--quick] [--json] [--size 512] [--batch 1] [--dtype float32]
+        [--runs 3]
 
-One forward at one image, 77 tokens, no gradient; vpd's network is frozen and returns features and
-attention maps, which the others have not. diffusers runs in channels-last. OpenVINO takes part
-where it is installed (pip install "vpd[bench]"), in the same precision. Results are compared first.
-Times: minima of alternating runs in one process. Memory: a fresh process each, peak resident memory
-during a forward minus resident memory with the weights touched.
+One forward, 77 tokens, no gradient; vpd's network is frozen and returns features and attention
+maps, which the others have not. diffusers runs in channels-last. OpenVINO takes part where it is
+installed (pip install "vpd[bench]"), in the same precision. Results are compared first. Times:
+minima of alternating runs in one process. Memory: a fresh process each, peak resident memory during
+a forward minus resident memory with the weights touched.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
-import importlib.util
 import json
 import sys
 import time
@@ -25,6 +25,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from _common import check, fresh, machine, report
+from _peers import PlainUNet, has_openvino, openvino
 
 import vpd
 from vpd.memory import peak_resident, reset_peak, resident
@@ -38,7 +39,6 @@ LIMITS = {
 MEMORY_RUNS = 3
 MAPS = {"time": 1.03, "memory": 1.02}  # with attention maps / without
 ERROR = 1.2  # of bfloat16 against float32, vpd's / diffusers'
-WORDS = {"float32": "f32", "bfloat16": "bf16"}  # OpenVINO's
 
 
 def build(kind: str, dtype: torch.dtype, quick: bool, frozen: bool = True) -> torch.nn.Module:
@@ -65,11 +65,11 @@ def build(kind: str, dtype: torch.dtype, quick: bool, frozen: bool = True) -> to
     return net.frozen() if frozen and kind.startswith("vpd") else channels_last(net)
 
 
-def inputs(size: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+def inputs(size: int, dtype: torch.dtype, batch: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     side = size // 8
-    latents = torch.randn(1, 4, side, side, generator=generator)
-    return latents.to(dtype), torch.randn(1, 77, 768, generator=generator).to(dtype)
+    latents = torch.randn(batch, 4, side, side, generator=generator)
+    return latents.to(dtype), torch.randn(batch, 77, 768, generator=generator).to(dtype)
 
 
 def forward(
@@ -84,41 +84,11 @@ def forward(
         return out.noise
 
 
-def openvino(net: torch.nn.Module, size: int, precision: str) -> Callable[[], torch.Tensor]:
-    """The forward of a diffusers network in float32, compiled for inference in ``precision``."""
-    import openvino as ov
-
-    class Plain(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = net
-
-        def forward(self, latents, timestep, context):
-            return self.net(latents, timestep, context, return_dict=False)[0]
-
-    latents, context = inputs(size, torch.float32)
-    example = (latents, torch.tensor(1), context)
-    with torch.no_grad():
-        model = ov.convert_model(
-            Plain(), example_input=example, input=[tuple(t.shape) for t in example]
-        )
-    compiled = ov.Core().compile_model(
-        model,
-        "CPU",
-        {
-            "INFERENCE_PRECISION_HINT": WORDS[precision],
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "PERFORMANCE_HINT": "LATENCY",
-        },
-    )
-    feed = [t.numpy() for t in example]
-    return lambda: torch.from_numpy(compiled(feed)[0])
-
-
-def measure_memory(kind: str, size: int, dtype: torch.dtype, quick: bool) -> None:
+def measure_memory(kind: str, args: argparse.Namespace) -> None:
     """Runs in a process of its own: one forward, nothing before it."""
-    net = build(kind, dtype, quick)
-    latents, context = inputs(size, dtype)
+    dtype = getattr(torch, args.dtype)
+    net = build(kind, dtype, args.quick)
+    latents, context = inputs(args.size, dtype, args.batch)
     ctypes.CDLL(None).malloc_trim(0)  # what freezing has freed must not be counted as there before
     before = resident()
     reset_peak()
@@ -129,7 +99,8 @@ def measure_memory(kind: str, size: int, dtype: torch.dtype, quick: bool) -> Non
 
 
 def memory(kind: str, args: argparse.Namespace) -> float:
-    words = ("--memory-of", kind, "--size", str(args.size), "--dtype", args.dtype)
+    words = ["--memory-of", kind, "--dtype", args.dtype]
+    words += ["--size", str(args.size), "--batch", str(args.batch)]
     # The least of several: where the allocator finds room differs by some MiB from run to run.
     return min(fresh(__file__, *words, quick=args.quick)["mib"] for _ in range(MEMORY_RUNS))
 
@@ -144,12 +115,16 @@ def contestants(
     net = net.to_empty(device="cpu").eval().requires_grad_(False)
     vpd.load_weights(net, twin.state_dict())
     found = {}
-    if importlib.util.find_spec("openvino"):
-        found["openvino"] = openvino(twin, args.size, args.dtype)
-    exact = forward("diffusers", twin, *inputs(args.size, torch.float32))
+    plain = inputs(args.size, torch.float32, args.batch)
+    if has_openvino():
+        latents, context = plain
+        example = (latents, torch.tensor(1), context)
+        compiled = openvino(PlainUNet(twin), example, dtype)
+        found["openvino"] = lambda: compiled(*example)
+    exact = forward("diffusers", twin, *plain)
     frozen, twin = net.to(dtype).frozen(), channels_last(twin.to(dtype))
     del net
-    latents, context = inputs(args.size, dtype)
+    latents, context = inputs(args.size, dtype, args.batch)
     for kind in ("vpd", "vpd without maps"):
         found[kind] = lambda kind=kind: forward(kind, frozen, latents, context)
     last = latents.contiguous(memory_format=torch.channels_last)
@@ -184,6 +159,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a fifth of the width")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--dtype", choices=tuple(LIMITS), default="float32")
     parser.add_argument("--runs", type=int, default=3)
     kinds = ("vpd", "vpd without maps", "diffusers")
@@ -191,7 +167,7 @@ def main() -> None:
     args = parser.parse_args()
     dtype = getattr(torch, args.dtype)
     if args.memory_of:
-        measure_memory(args.memory_of, args.size, dtype, args.quick)
+        measure_memory(args.memory_of, args)
         return
     peaks = {kind: memory(kind, args) for kind in kinds}
     runs, exact = contestants(args, dtype)
@@ -211,10 +187,7 @@ def main() -> None:
             "command": "python benchmarks/unet.py " + " ".join(sys.argv[1:]),
             "machine": machine(),
             "config": {
-                "size": args.size,
-                "dtype": args.dtype,
-                "quick": args.quick,
-                "runs": args.runs,
+                name: getattr(args, name) for name in ("size", "batch", "dtype", "quick", "runs")
             },
             "seconds": seconds,
             "relative_error": errors,

@@ -1,0 +1,157 @@
+"""From an image to features: Stable Diffusion v1's encoder and U-Net (true shapes, random
+weights), vpd beside diffusers and OpenVINO.
+
+    python benchmarks/features.py [--quick] [--json] [--size 512] [--dtype float32] [--runs 3]
+
+One image of bytes, 77 tokens, no gradient; vpd's networks are frozen and return feature maps and
+attention maps, the others the noise they predict. diffusers runs in channels-last; OpenVINO takes
+part where it is installed (pip install "vpd[bench]"), in the same precision. Results are compared
+first. Times: minima of alternating runs in one process, of the encoder alone and of all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parent))
+from _common import check, machine, report
+from _peers import PlainEncoder, PlainUNet, has_openvino, openvino
+from unet import build, inputs
+
+import vpd
+from vpd.nn import channels_last
+
+# The most that vpd's time may be of a peer's.
+LIMITS = {
+    "float32": {"diffusers": 1.0, "openvino": 1.1},
+    "bfloat16": {"diffusers": 0.8, "openvino": 1.0},
+}
+ERROR = 1.2  # of bfloat16 against float32, vpd's / diffusers'
+
+Encode = Callable[[Tensor], Tensor]
+Predict = Callable[[Tensor], Tensor]
+
+
+def diffusers_encoder(quick: bool) -> torch.nn.Module:
+    from diffusers import AutoencoderKL
+
+    width = 32 if quick else 128
+    with torch.device("meta"):
+        vae = AutoencoderKL(
+            block_out_channels=(width, 2 * width, 4 * width, 4 * width),
+            down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=2,
+        )  # fmt: skip
+    vae = vae.to_empty(device="cpu").eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(4)
+    for name, p in vae.named_parameters():
+        if name.endswith("weight") and p.dim() > 1:
+            p.normal_(0, 0.7 * p[0].numel() ** -0.5, generator=generator)
+        else:
+            p.fill_(1.0 if name.endswith("weight") else 0.0)
+    return vae
+
+
+def contestants(args: argparse.Namespace, dtype: torch.dtype) -> dict[str, tuple[Encode, Predict]]:
+    """By name: float32 image in [-1, 1] -> latents -> noise. ``exact`` is diffusers in float32."""
+    vae, unet = diffusers_encoder(args.quick), build("diffusers", torch.float32, args.quick)
+    ours = vpd.AutoencoderKL(vpd.AutoencoderConfig(ch=32 if args.quick else 128, encode_only=True))
+    vpd.load_weights(ours, {k: v for k, v in vae.state_dict().items() if "decoder" not in k})
+    with torch.device("meta"):
+        net = vpd.UNet(vpd.UNetConfig(model_channels=64 if args.quick else 320))
+    net = net.to_empty(device="cpu").eval().requires_grad_(False)
+    vpd.load_weights(net, unet.state_dict())
+    encoder, denoiser = PlainEncoder(vae), PlainUNet(unet)
+    image, now = torch.zeros(1, 3, args.size, args.size), torch.tensor(1)
+    latents, context = inputs(args.size, torch.float32)
+    found: dict[str, tuple[Encode, Predict]] = {}
+    if has_openvino():
+        encode = openvino(encoder, (image,), dtype)
+        predict = openvino(denoiser, (latents, now, context), dtype)
+        found["openvino"] = (encode, lambda z: predict(z, now, context))
+    with torch.no_grad():
+        exact = denoiser(encoder(picture(args.size)), now, context)
+    found["exact"] = (lambda x: x, lambda z: exact)
+    frozen = ours.eval().to(dtype).frozen(), net.to(dtype).frozen()
+    peers = channels_last(encoder.to(dtype)), channels_last(denoiser.to(dtype))
+    told = context.to(dtype)
+
+    def features(z: Tensor) -> Tensor:
+        out = frozen[1](z, 1, told, taps=vpd.Taps(noise=True))
+        out.pyramid()
+        return out.noise
+
+    def last(x: Tensor) -> Tensor:
+        return x.to(dtype).contiguous(memory_format=torch.channels_last)
+
+    found["vpd"] = (lambda x: frozen[0].encode(x.to(dtype)).mode(), features)
+    found["diffusers"] = (lambda x: peers[0](last(x)), lambda z: peers[1](z, now, told))
+    return found
+
+
+def picture(size: int) -> Tensor:
+    """float32 [1, 3, size, size] in [-1, 1], of bytes."""
+    draw = torch.Generator().manual_seed(5)
+    coarse = torch.rand(1, 3, 16, 16, generator=draw) * 255
+    smooth = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bicubic")
+    return smooth.clamp(0, 255).byte().float() / 127.5 - 1
+
+
+@torch.no_grad()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a fifth of the width")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--dtype", choices=tuple(LIMITS), default="float32")
+    parser.add_argument("--runs", type=int, default=3)
+    args = parser.parse_args()
+    runs = contestants(args, getattr(torch, args.dtype))
+    exact = runs.pop("exact")[1](torch.zeros(0))
+    errors = {}  # also the warm-up
+    for kind, (encode, predict) in runs.items():
+        noise = predict(encode(picture(args.size))).float()
+        errors[kind] = ((noise - exact).norm() / exact.norm()).item()
+    seconds: dict[str, dict[str, list[float]]] = {k: {"encoder": [], "all": []} for k in runs}
+    for _ in range(args.runs):
+        for kind, (encode, predict) in runs.items():
+            start = time.perf_counter()
+            latents = encode(picture(args.size))
+            seconds[kind]["encoder"].append(time.perf_counter() - start)
+            predict(latents)
+            seconds[kind]["all"].append(time.perf_counter() - start)
+    if args.dtype == "float32":
+        checks = [check("difference to diffusers, relative length", errors["vpd"], 1e-4)]
+    else:
+        ratio = errors["vpd"] / errors["diffusers"]
+        checks = [check("error against float32, vpd / diffusers", ratio, ERROR)]
+    for part in ("encoder", "all"):
+        best = {kind: min(times[part]) for kind, times in seconds.items()}
+        for peer, limit in LIMITS[args.dtype].items():
+            if peer in best:
+                checks.append(
+                    check(f"time of {part}, vpd / {peer}", best["vpd"] / best[peer], limit)
+                )
+    report(
+        {
+            "benchmark": "features",
+            "command": "python benchmarks/features.py " + " ".join(sys.argv[1:]),
+            "machine": machine(),
+            "config": {name: getattr(args, name) for name in ("size", "dtype", "quick", "runs")},
+            "seconds": seconds,
+            "relative_error": errors,
+            "checks": checks,
+        },
+        args.json,
+    )
+
+
+if __name__ == "__main__":
+    main()
