@@ -119,21 +119,22 @@ def main() -> None:
     for kind, (encode, predict) in runs.items():
         noise = predict(encode(picture(args.size))).float()
         errors[kind] = ((noise - exact).norm() / exact.norm()).item()
-    seconds: dict[str, dict[str, list[float]]] = {k: {"encoder": [], "all": []} for k in runs}
+    encoder: dict[str, list[float]] = {kind: [] for kind in runs}
+    seconds: dict[str, list[float]] = {kind: [] for kind in runs}
     for _ in range(args.runs):
         for kind, (encode, predict) in runs.items():
             start = time.perf_counter()
             latents = encode(picture(args.size))
-            seconds[kind]["encoder"].append(time.perf_counter() - start)
+            encoder[kind].append(time.perf_counter() - start)
             predict(latents)
-            seconds[kind]["all"].append(time.perf_counter() - start)
+            seconds[kind].append(time.perf_counter() - start)
     if args.dtype == "float32":
         checks = [check("difference to diffusers, relative length", errors["vpd"], 1e-4)]
     else:
         ratio = errors["vpd"] / errors["diffusers"]
         checks = [check("error against float32, vpd / diffusers", ratio, ERROR)]
-    for part in ("encoder", "all"):
-        best = {kind: min(times[part]) for kind, times in seconds.items()}
+    for part, times in (("encoder", encoder), ("all", seconds)):
+        best = {kind: min(took) for kind, took in times.items()}
         for peer, limit in LIMITS[args.dtype].items():
             if peer in best:
                 checks.append(
@@ -142,10 +143,12 @@ def main() -> None:
     report(
         {
             "benchmark": "features",
+            "title": f"image to features, {args.size} px, {args.dtype}",
             "command": "python benchmarks/features.py " + " ".join(sys.argv[1:]),
             "machine": machine(),
             "config": {name: getattr(args, name) for name in ("size", "dtype", "quick", "runs")},
             "seconds": seconds,
+            "encoder_seconds": encoder,
             "relative_error": errors,
             "checks": checks,
         },

@@ -127,6 +127,7 @@ def main() -> None:
     report(
         {
             "benchmark": "sampling",
+            "title": f"one step of sampling, {args.size} px, float32",
             "command": "python benchmarks/sampling.py " + " ".join(sys.argv[1:]),
             "machine": machine(),
             "config": {

@@ -39,7 +39,12 @@ import vpd
 import vpd.lora
 from vpd.memory import peak_resident, reset_peak, resident, set_freed_memory
 
-TRAINS = ("adapter", "nothing", "lora", "unet")
+TRAINS = {
+    "adapter": "training step, frozen U-Net",
+    "nothing": "features for a head",
+    "lora": "training step, LoRA",
+    "unet": "training step, whole U-Net",
+}
 ALONE = ("vpd", "diffusers")
 KINDS = (
     "vpd", "vpd feed_forward", "vpd attention", "vpd all",  # what is recomputed
@@ -217,6 +222,7 @@ def main() -> None:
     report(
         {
             "benchmark": "train_step",
+            "title": f"{TRAINS[args.trains]}, {args.size} px, {args.dtype}",
             "command": "python benchmarks/train_step.py " + " ".join(sys.argv[1:]),
             "machine": machine(),
             "config": {

@@ -184,6 +184,7 @@ def main() -> None:
     report(
         {
             "benchmark": "unet",
+            "title": f"U-Net, {args.batch} x {args.size} px, {args.dtype}",
             "command": "python benchmarks/unet.py " + " ".join(sys.argv[1:]),
             "machine": machine(),
             "config": {

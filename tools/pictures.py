@@ -1,5 +1,5 @@
-"""Draws the pictures of the documentation: docs/images/tabletop.png, demo.png,
-panoptic.png, depth.png, clusters.png, edits.png and vocabularies.png."""
+"""Draws the pictures of the documentation: docs/images/tabletop.png, demo.png, panoptic.png,
+depth.png, clusters.png, edits.png, vocabularies.png and told.png."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ import numpy as np
 import vpd
 from vpd.data import tabletop
 from vpd.tasks.panoptic_results import PanopticResult
+from vpd.viz.bars import bars_figure, read_bars
 from vpd.viz.edit import edit_figure
 from vpd.viz.panoptic import vocabularies_figure
 
-IMAGES = Path(__file__).parent.parent / "docs" / "images"
+DOCS = Path(__file__).parent.parent / "docs"
 ROWS, COLUMNS = 2, 6
 FIRST_SEED = 3_000_000  # the validation split's
+TOLD = (
+    "unconditional", "implicit (ODISE)", "class names (VPD)", "tagging, centred classes",
+    "tagging, true tags, centred classes", "true caption", "oracle",
+)  # fmt: skip
 VOCABULARIES = (
     "red; green; yellow; floor, at the front; wall, at the back",
     "red, yellow; floor, at the front; wall, at the back",
@@ -27,7 +32,7 @@ VOCABULARIES = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=IMAGES, help="folder to write to")
+    parser.add_argument("--out", type=Path, default=DOCS / "images", help="folder to write to")
     draw(parser.parse_args().out)
 
 
@@ -48,11 +53,22 @@ def draw(folder: Path) -> None:
     clusters(folder)
     edits(folder)
     vocabularies(folder)
+    told(folder)
 
 
 def figure(result: Any, path: Path) -> None:
     """A task's figure: what it saves under a name that ends in .figure.png."""
     result.save(path.with_suffix(".figure.png")).replace(path)
+
+
+def told(folder: Path) -> None:
+    """What the U-Net is told and what comes of it: figure 1 of the tagging adapter's paper, with
+    the conditions of its table 5."""
+    results = DOCS / "results" / "tagging_contest.jsonl"
+    bars = read_bars(results, metric="mIoU", bar="condition", group="variant")[""]
+    shown = {name.removesuffix(" (VPD)").removesuffix(" (ODISE)"): bars[name] for name in TOLD}
+    figure = bars_figure({"U-Net and head trained": shown}, y_label="mIoU, Tabletop val")
+    figure.save(folder / "told.png")
 
 
 def clusters(folder: Path) -> None:

@@ -63,9 +63,11 @@ void check_tokens(const char* name, const std::optional<Tensor>& tokens,
 
 HeadNorm parse_head_norm(const std::string& word) {
   if (word == "h_unit") return HeadNorm::kUnit;
+  if (word == "h_centered") return HeadNorm::kCentered;
   if (word == "raw") return HeadNorm::kRaw;
   if (word == "cosine") return HeadNorm::kCosine;
-  fail("TaggingAdapterConfig: head_norm must be 'h_unit', 'raw' or 'cosine', got '", word, "'");
+  fail("TaggingAdapterConfig: head_norm must be 'h_unit', 'h_centered', 'raw' or 'cosine', got '",
+       word, "'");
 }
 
 TaggingBlock::TaggingBlock(Scope scope, const TaggingAdapterConfig& config,
@@ -214,10 +216,17 @@ Tensor TaggingAdapter::scores(const Params& p, const Tensor& context, const Tens
             kName, ": classes must be floating point [K, ", config_.dim, "], got ", classes.dtype(),
             " ", classes.sizes());
   const Tensor mean = context.mean(1);  // [B, dim]
-  const Tensor fixed = classes.detach().to(context.scalar_type());
+  Tensor fixed = classes.detach();
+  if (config_.head_norm == HeadNorm::kCentered) {
+    // Not in half precision: what they differ in may be little.
+    fixed = fixed.to(at::promote_types(fixed.scalar_type(), at::kFloat));
+    fixed = fixed - fixed.mean(0, /*keepdim=*/true);
+  }
+  fixed = fixed.to(context.scalar_type());
   const auto product = [](const Tensor& m, const Tensor& h) { return m.matmul(h.t()); };
   switch (config_.head_norm) {
     case HeadNorm::kUnit:
+    case HeadNorm::kCentered:
       return product(mean, ops::unit(fixed));
     case HeadNorm::kCosine:
       return p[*scale_] * product(ops::unit(mean), ops::unit(fixed));

@@ -8,12 +8,13 @@ namespace vpd::models {
 
 // How class scores compare the mean query m with the fixed embedding h of a class.
 enum class HeadNorm {
-  kUnit,    // <m, h / |h|>
-  kRaw,     // <m, h>
-  kCosine,  // scale <m / |m|, h / |h|>, the scale is learnt
+  kUnit,      // <m, h / |h|>
+  kCentered,  // the same with h less the mean of all classes
+  kRaw,       // <m, h>
+  kCosine,    // scale <m / |m|, h / |h|>, the scale is learnt
 };
 
-// "h_unit", "raw" or "cosine"; throws std::invalid_argument for another word.
+// "h_unit", "h_centered", "raw" or "cosine"; throws std::invalid_argument for another word.
 HeadNorm parse_head_norm(const std::string& word);
 
 struct TaggingAdapterConfig {

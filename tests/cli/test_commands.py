@@ -12,6 +12,7 @@ import torch
 
 import vpd
 from vpd.data.tabletop.layout import write_refer
+from vpd.images import read_image
 from vpd.protocol import NoiseSpec
 from vpd.tasks.denoising import Denoising
 from vpd.tasks.evaluate import evaluate_refer, under
@@ -151,6 +152,18 @@ def test_bench_lists_and_runs_scripts(run, run_json, desk):
     assert run("bench") == (0, "thing\n", "")
     assert run_json("bench", "thing", "--quick")["argv"] == ["--json", "--quick"]
     assert run("bench", "thing")[1] == "speed: 2 (limit 1) ok\n"
+
+
+def test_bench_draws_records(run, run_json, desk):
+    results = desk / "benchmarks" / "results"
+    results.mkdir(parents=True)
+    assert "records of benchmarks" in run("bench", "--draw", "costs.png")[2]
+    record = {"title": "a forward", "seconds": {"vpd": [2.0, 1.5], "peer": [3.0]}}
+    (results / "a.json").write_text(json.dumps(record))
+    (results / "b.json").write_text('{"benchmark": "without a title"}')
+    assert run_json("bench", "--draw", "costs.png") == {"picture": "costs.png"}
+    assert read_image(desk / "costs.png").shape[2] == 3
+    assert "no --quick" in run("bench", "--draw", "costs.png", "--quick")[2]
 
 
 def test_demo(run_json, desk, refer):

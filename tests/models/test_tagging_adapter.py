@@ -23,6 +23,7 @@ CONFIGS = {
     "single cross": replace(SMALL, text_dim=12, single_cross=True, blocks=3),
     "text": replace(SMALL, image_dim=None, head_norm="raw"),
     "image": replace(SMALL, text_dim=None, heads=1, blocks=1),
+    "centered": replace(SMALL, head_norm="h_centered"),
     "cosine": replace(SMALL, queries=1, heads=12, head_norm="cosine"),
 }
 TAGS = [4, 0, 7, 1]  # of each picture
@@ -90,9 +91,11 @@ class Twin:
         mean = context.mean(0)
         found = []
         for h in classes:
+            if self.config.head_norm == "h_centered":
+                h = h - sum(classes) / len(classes)
             if self.config.head_norm == "raw":
                 found.append(mean @ h)
-            elif self.config.head_norm == "h_unit":
+            elif self.config.head_norm in ("h_unit", "h_centered"):
                 found.append(mean @ h / h.norm())
             else:
                 found.append(self.weights["head.scale"] * F.cosine_similarity(mean, h, dim=0))
@@ -299,6 +302,16 @@ def test_bfloat16_copies_and_pickles():
     assert error(got.context.float(), want.context.detach()) < 0.1
 
 
+def test_classes_that_hardly_differ_are_told_apart_in_half_precision():
+    adapter = randomised(replace(SMALL, text_dim=None, head_norm="h_centered"))
+    image = torch.randn(2, 9, 14, dtype=torch.float64)
+    classes = 30 * torch.randn(12) + 0.05 * torch.randn(4, 12)  # cosines of 0.9999
+    want = adapter(None, image, classes=classes).logits
+    got = adapter.bfloat16()(None, image.bfloat16(), classes=classes).logits
+    assert error(got.double(), want.detach()) < 0.1
+    assert torch.equal(got.argmax(1), want.argmax(1))
+
+
 def test_learns_tags():
     """Queries that read tokens of tags soon name them: the loss falls far below its start."""
     adapter = vpd.TaggingAdapter(replace(SMALL, image_dim=None, head_norm="cosine"))
@@ -352,7 +365,10 @@ def test_bad_input_is_explained():
         ({"queries": 0}, "queries, blocks and hidden must be positive, got 0, 2 and 20"),
         ({"heads": 5}, "dim must divide into heads, got 12 and 5"),
         ({"single_cross": True}, r"text_dim must be dim \(12\), got text_dim 10"),
-        ({"head_norm": "cos"}, "head_norm must be 'h_unit', 'raw' or 'cosine', got 'cos'"),
+        (
+            {"head_norm": "cos"},
+            "head_norm must be 'h_unit', 'h_centered', 'raw' or 'cosine', got 'cos'",
+        ),
     ],
 )
 def test_bad_config_is_explained(changes, message):

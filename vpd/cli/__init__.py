@@ -71,7 +71,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tags score": ("vpd.cli.tags:score", "score a file of tags against true ones"),
     "convert": ("vpd.cli.convert:convert", "rewrite weights under other parameter names"),
     "compact": ("vpd.cli.compact:compact", "bring a fine-tuned model within a size"),
-    "bench": ("vpd.cli.bench:bench", "list or run the benchmarks"),
+    "bench": ("vpd.cli.bench:bench", "list or run the benchmarks, or draw their records"),
     "info memory": (
         "vpd.cli.memory:memory",
         "trained parameters and peak memory of a training config, before it runs",

@@ -11,15 +11,27 @@ from vpd.cli.answer import Answer
 
 
 def bench(
-    name: str | None = None, *, folder: Path = Path("benchmarks"), quick: bool = False
+    name: str | None = None,
+    *,
+    folder: Path = Path("benchmarks"),
+    quick: bool = False,
+    draw: Path | None = None,
 ) -> Answer:
-    """Lists the benchmark scripts of a source checkout, or runs one of them.
+    """Lists the benchmark scripts of a source checkout, runs one of them, or draws what they found.
 
     Args:
         name: the script to run, without .py; none lists them
         folder: where they lie
         quick: end within a minute
+        draw: the picture to make of the records in FOLDER/results, time and memory by contestant
     """
+    if draw is not None:
+        if name is not None or quick:
+            raise ValueError("--draw draws records that are there: no NAME, no --quick beside it")
+        from vpd.viz.costs import costs_figure, read_costs
+
+        saved = costs_figure(read_costs(folder / "results")).save(draw)
+        return Answer({"picture": str(saved)}, str(saved))
     scripts = {path.stem: path for path in sorted(folder.glob("[!_]*.py"))}
     if not scripts:
         raise ValueError(

@@ -11,7 +11,9 @@ from torch import Tensor
 from vpd._load import core
 from vpd.nn import CoreModule
 
-__all__ = ["TaggingAdapter", "TaggingAdapterConfig", "TaggingOutput"]
+__all__ = ["HeadNorm", "TaggingAdapter", "TaggingAdapterConfig", "TaggingOutput"]
+
+HeadNorm = Literal["h_unit", "h_centered", "raw", "cosine"]
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,9 @@ class TaggingAdapterConfig:
     single_cross: bool = False
     """One cross-attention to text and image side by side instead of one after the other; takes
     both, and ``text_dim`` equal to ``dim``."""
-    head_norm: Literal["h_unit", "raw", "cosine"] = "h_unit"
+    head_norm: HeadNorm = "h_unit"
     """Scores of classes from the mean query m and class embeddings h: ``h_unit`` <m, h / |h|>;
+    ``h_centered`` the same with h less the mean of all classes, for embeddings that hardly differ;
     ``raw`` <m, h>, which saturates with CLIP's embeddings of norm 28; ``cosine`` the cosine times a
     learnt scale that starts at 1 / 0.07."""
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
+from vpd.models.tagging_adapter import HeadNorm
 from vpd.tasks.condition_config import ConditionName, TagSource, check_attention, check_choice
 from vpd.train.dense.fields import DenseTrainConfig
 
@@ -27,7 +28,7 @@ class TaggingOptions:
     mlp_ratio: float = 4.0
     single_cross: bool = False
     """One cross-attention to text and picture side by side."""
-    head_norm: Literal["h_unit", "raw", "cosine"] = "h_unit"
+    head_norm: HeadNorm = "h_unit"
     """How the mean query meets the embeddings of classes: see
     :class:`vpd.TaggingAdapterConfig`."""
     targets: Literal["crop", "image"] = "crop"
@@ -43,7 +44,7 @@ class TaggingOptions:
     def __post_init__(self) -> None:
         check_choice("tagging.text", self.text, get_args(TagSource))
         check_choice("tagging.targets", self.targets, ("crop", "image"))
-        check_choice("tagging.head_norm", self.head_norm, ("h_unit", "raw", "cosine"))
+        check_choice("tagging.head_norm", self.head_norm, get_args(HeadNorm))
         if self.text == "none" and not self.image:
             raise ValueError("tagging: text=none and image=false leave nothing to read")
 
