@@ -111,6 +111,15 @@ def test_bars_of_a_results_file(tmp_path):
     assert one.axes[0].get_xlabel() == ""
 
 
+def test_a_legend_of_long_names_stays_in_the_picture():
+    bars = {f"told of everything, number {i}": [50.0] for i in range(7)}
+    figure = bars_figure({"": bars}, y_label="mIoU")
+    figure.png()
+    legend, page = figure.legends[0].get_window_extent(), figure.bbox
+    assert page.x0 <= legend.x0 < legend.x1 <= page.x1
+    assert page.y0 <= legend.y0 < legend.y1 <= page.y1
+
+
 def test_results_that_cannot_be_drawn(tmp_path):
     path = tmp_path / "r.jsonl"
     path.write_text('{"a": 1}\n')

@@ -12,9 +12,9 @@ using PureFunction = std::function<std::vector<Tensor>(const Params&, const std:
 // f(p, inputs) that keeps nothing but its inputs: its backward runs f again first (Chen et al.
 // 2016, "Training Deep Nets with Sublinear Memory Cost").
 //
-// Inputs are defined tensors. `own` are the parameters that f uses, all of them; any other is
-// undefined in the second run. Gradients flow to inputs and own parameters. Where none is asked
-// for, f just runs. The second run sees autocast as the first did. Second derivatives are refused.
+// Inputs are defined tensors. All parameters that f uses are among `own`; others are undefined in
+// the second run. Gradients flow to inputs and own parameters. Where none is asked for, f just
+// runs. The second run sees autocast as the first did. Second derivatives are refused.
 std::vector<Tensor> recompute(PureFunction f, const Params& p, SlotRange own,
                               const std::vector<Tensor>& inputs);
 

@@ -90,23 +90,21 @@ Tensor Attention::looking_as(const Params& p, const Tensor& x, const Tensor& sou
 
 FeedForward::FeedForward(Scope scope, int64_t channels)
     : proj_(scope / "net" / 0 / "proj", channels, 8 * channels),
-      proj_slots_((scope / "net" / 0 / "proj").range()),
       out_(scope / "net" / 2, 4 * channels, channels) {}
 
-Tensor FeedForward::operator()(const Params& p, const Tensor& x, bool recomputed) const {
-  const PureFunction hidden = [proj = proj_](const Params& p, const auto& in) {
-    return std::vector<Tensor>{ops::geglu(proj(p, in[0]))};
-  };
+Tensor FeedForward::hidden(const Params& p, const Tensor& x) const {
+  return ops::geglu(proj_(p, x));
+}
+
+Tensor FeedForward::operator()(const Params& p, const Tensor& x) const {
   const int64_t rows = x.size(0) * x.size(1);
   // The hidden layer is eight times as wide as x: the largest tensor of a forward. Without gradient
   // nothing needs it whole, so it is made and used up a block of rows at a time, which also keeps
   // it in the cache.
-  if (at::GradMode::is_enabled() || rows <= kRowsAtOnce) {
-    return out_(p, (recomputed ? recompute(hidden, p, proj_slots_, {x}) : hidden(p, {x}))[0]);
-  }
+  if (at::GradMode::is_enabled() || rows <= kRowsAtOnce) return out(p, hidden(p, x));
   std::vector<Tensor> parts;
   for (const Tensor& part : x.reshape({rows, x.size(2)}).split(kRowsAtOnce)) {
-    parts.push_back(out_(p, hidden(p, {part})[0]));
+    parts.push_back(out(p, hidden(p, part)));
   }
   return at::cat(parts).view(x.sizes());
 }
@@ -118,7 +116,8 @@ BasicTransformerBlock::BasicTransformerBlock(Scope scope, int64_t channels, int6
       attn2_(scope / "attn2", channels, context_dim, heads),
       norm1_(scope / "norm1", channels),
       norm2_(scope / "norm2", channels),
-      norm3_(scope / "norm3", channels) {}
+      norm3_(scope / "norm3", channels),
+      own_(scope.range()) {}
 
 Tensor BasicTransformerBlock::operator()(const Params& p, Tensor x, const Context& context,
                                          MapRequest request, Tensor* map) const {
@@ -133,7 +132,13 @@ Tensor BasicTransformerBlock::operator()(const Params& p, Tensor x, const Contex
                                  request, map)
              : attn2_(p, asking, context.states, context.mask, request, map)) +
       x;
-  return ff_(p, norm3_(p, x), context.recompute_feed_forward) + x;
+  if (context.recompute_feed_forward && at::GradMode::is_enabled()) {
+    const PureFunction hidden = [norm = norm3_, ff = ff_](const Params& p, const auto& in) {
+      return std::vector<Tensor>{ff.hidden(p, norm(p, in[0]))};
+    };
+    return ff_.out(p, recompute(hidden, p, own_, {x})[0]) + x;
+  }
+  return ff_(p, norm3_(p, x)) + x;
 }
 
 SpatialTransformer::SpatialTransformer(Scope scope, int64_t channels, int64_t context_dim,

@@ -43,12 +43,14 @@ class Attention {
 class FeedForward {
  public:
   FeedForward(Scope scope, int64_t channels);
-  // `recomputed`: the backward projects x again instead of keeping what GEGLU takes, eight times x.
-  Tensor operator()(const Params& p, const Tensor& x, bool recomputed = false) const;
+  // [B, M, C] -> [B, M, C]
+  Tensor operator()(const Params& p, const Tensor& x) const;
+  // Its two halves: [B, M, C] -> [B, M, 4 C], whose backward keeps eight times x, and back.
+  Tensor hidden(const Params& p, const Tensor& x) const;
+  Tensor out(const Params& p, const Tensor& hidden) const { return out_(p, hidden); }
 
  private:
   Linear proj_;
-  SlotRange proj_slots_;
   Linear out_;
 };
 
@@ -60,6 +62,7 @@ struct Context {
   const std::optional<Tensor>& image_index;  // int64 [B], or nullopt when rows and images agree
   // Of the rows; one with a self_source needs them all from the start.
   const AttentionControl* control = nullptr;
+  // The backward computes the feed-forwards' hidden layers again instead of keeping them.
   bool recompute_feed_forward = false;
 };
 
@@ -79,6 +82,7 @@ class BasicTransformerBlock {
   LayerNorm norm1_;
   LayerNorm norm2_;
   LayerNorm norm3_;
+  SlotRange own_;
 };
 
 // GroupNorm, 1x1 in, `depth` transformer blocks over pixels, 1x1 out, residual (ldm

@@ -16,6 +16,7 @@ from vpd.viz.page import Picture, printable
 
 __all__ = ["bars_figure", "read_bars"]
 
+_ENTRY_IN, _LETTER_IN = 0.5, 0.062  # of the legend
 _NOTE = "hatched: conditioned on the labels of the test pictures"
 
 
@@ -109,7 +110,9 @@ def bars_figure(
         axes.set_xlabel(_NOTE, fontsize=7.5)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(axis="x", length=0)
-    figure.legend(frameon=False, fontsize=8, loc="outside upper center", ncols=min(len(bars), 4))
+    entry = _ENTRY_IN + _LETTER_IN * max(len(_text(name)) for name in bars)
+    columns = max(1, min(len(bars), 4, int(size / entry)))
+    figure.legend(frameon=False, fontsize=8, loc="outside upper center", ncols=columns)
     return figure
 
 
