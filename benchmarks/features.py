@@ -59,8 +59,11 @@ def diffusers_encoder(quick: bool) -> torch.nn.Module:
     return vae
 
 
-def contestants(args: argparse.Namespace, dtype: torch.dtype) -> dict[str, tuple[Encode, Predict]]:
-    """By name: float32 image in [-1, 1] -> latents -> noise. ``exact`` is diffusers in float32."""
+def contestants(
+    args: argparse.Namespace, dtype: torch.dtype
+) -> tuple[dict[str, tuple[Encode, Predict]], Tensor]:
+    """By name: float32 image in [-1, 1] -> latents -> noise; and the noise that diffusers predicts
+    in float32."""
     vae, unet = diffusers_encoder(args.quick), build("diffusers", torch.float32, args.quick)
     ours = vpd.AutoencoderKL(vpd.AutoencoderConfig(ch=32 if args.quick else 128, encode_only=True))
     vpd.load_weights(ours, {k: v for k, v in vae.state_dict().items() if "decoder" not in k})
@@ -78,7 +81,6 @@ def contestants(args: argparse.Namespace, dtype: torch.dtype) -> dict[str, tuple
         found["openvino"] = (encode, lambda z: predict(z, now, context))
     with torch.no_grad():
         exact = denoiser(encoder(picture(args.size)), now, context)
-    found["exact"] = (lambda x: x, lambda z: exact)
     frozen = ours.eval().to(dtype).frozen(), net.to(dtype).frozen()
     peers = channels_last(encoder.to(dtype)), channels_last(denoiser.to(dtype))
     told = context.to(dtype)
@@ -93,7 +95,7 @@ def contestants(args: argparse.Namespace, dtype: torch.dtype) -> dict[str, tuple
 
     found["vpd"] = (lambda x: frozen[0].encode(x.to(dtype)).mode(), features)
     found["diffusers"] = (lambda x: peers[0](last(x)), lambda z: peers[1](z, now, told))
-    return found
+    return found, exact
 
 
 def picture(size: int) -> Tensor:
@@ -113,8 +115,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=tuple(LIMITS), default="float32")
     parser.add_argument("--runs", type=int, default=3)
     args = parser.parse_args()
-    runs = contestants(args, getattr(torch, args.dtype))
-    exact = runs.pop("exact")[1](torch.zeros(0))
+    runs, exact = contestants(args, getattr(torch, args.dtype))
     errors = {}  # also the warm-up
     for kind, (encode, predict) in runs.items():
         noise = predict(encode(picture(args.size))).float()

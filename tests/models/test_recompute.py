@@ -148,7 +148,8 @@ def test_less_is_kept():
         net = network().requires_grad_(not frozen)
         some, hidden, attention, whole = (kept(net, mode) for mode in ("none", *MODES))
         assert whole < 0.25 * some
-        assert whole < attention < 0.6 * some < hidden < 0.8 * some
+        assert whole < attention < 0.6 * some
+        assert attention < hidden < 0.75 * some
 
 
 def test_frozen_convolutions_keep_nothing_of_their_input():
