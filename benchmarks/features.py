@@ -23,7 +23,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parent))
 from _common import check, machine, report
 from _peers import PlainEncoder, PlainUNet, has_openvino, openvino
-from unet import build, inputs
+from unet import accuracy, build, inputs, loaded, with_weights
 
 import vpd
 from vpd.nn import channels_last
@@ -33,7 +33,6 @@ LIMITS = {
     "float32": {"diffusers": 1.0, "openvino": 1.1},
     "bfloat16": {"diffusers": 1.0, "openvino": 1.0},
 }
-ERROR = 1.2  # of bfloat16 against float32, vpd's / diffusers'
 
 Encode = Callable[[Tensor], Tensor]
 Predict = Callable[[Tensor], Tensor]
@@ -49,14 +48,7 @@ def diffusers_encoder(quick: bool) -> torch.nn.Module:
             down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
             layers_per_block=2,
         )  # fmt: skip
-    vae = vae.to_empty(device="cpu").eval().requires_grad_(False)
-    generator = torch.Generator().manual_seed(4)
-    for name, p in vae.named_parameters():
-        if name.endswith("weight") and p.dim() > 1:
-            p.normal_(0, 0.7 * p[0].numel() ** -0.5, generator=generator)
-        else:
-            p.fill_(1.0 if name.endswith("weight") else 0.0)
-    return vae
+    return with_weights(vae, seed=4)
 
 
 def contestants(
@@ -67,10 +59,7 @@ def contestants(
     vae, unet = diffusers_encoder(args.quick), build("diffusers", torch.float32, args.quick)
     ours = vpd.AutoencoderKL(vpd.AutoencoderConfig(ch=32 if args.quick else 128, encode_only=True))
     vpd.load_weights(ours, {k: v for k, v in vae.state_dict().items() if "decoder" not in k})
-    with torch.device("meta"):
-        net = vpd.UNet(vpd.UNetConfig(model_channels=64 if args.quick else 320))
-    net = net.to_empty(device="cpu").eval().requires_grad_(False)
-    vpd.load_weights(net, unet.state_dict())
+    net = loaded(unet, args.quick)
     encoder, denoiser = PlainEncoder(vae), PlainUNet(unet)
     image, now = torch.zeros(1, 3, args.size, args.size), torch.tensor(1)
     latents, context = inputs(args.size, torch.float32)
@@ -129,11 +118,7 @@ def main() -> None:
             encoder[kind].append(time.perf_counter() - start)
             predict(latents)
             seconds[kind].append(time.perf_counter() - start)
-    if args.dtype == "float32":
-        checks = [check("difference to diffusers, relative length", errors["vpd"], 1e-4)]
-    else:
-        ratio = errors["vpd"] / errors["diffusers"]
-        checks = [check("error against float32, vpd / diffusers", ratio, ERROR)]
+    checks = [accuracy(args.dtype, errors)]
     for part, times in (("encoder", encoder), ("all", seconds)):
         best = {kind: min(took) for kind, took in times.items()}
         for peer, limit in LIMITS[args.dtype].items():

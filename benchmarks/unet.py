@@ -55,14 +55,29 @@ def build(kind: str, dtype: torch.dtype, quick: bool, frozen: bool = True) -> to
                 block_out_channels=[width, 2 * width, 4 * width, 4 * width],
                 cross_attention_dim=768, attention_head_dim=8,
             )  # fmt: skip
-    net = net.to(dtype).to_empty(device="cpu").eval().requires_grad_(False)
-    generator = torch.Generator().manual_seed(0)
+    net = with_weights(net.to(dtype), seed=0)
+    return net.frozen() if frozen and kind.startswith("vpd") else channels_last(net)
+
+
+def with_weights(net: torch.nn.Module, seed: int) -> torch.nn.Module:
+    """A network of the meta device on the CPU, frozen, with random weights of realistic size."""
+    net = net.to_empty(device="cpu").eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
     for name, p in net.named_parameters():
         if name.endswith("weight") and p.dim() > 1:
             p.normal_(0, 0.7 * p[0].numel() ** -0.5, generator=generator)
         else:
             p.fill_(1.0 if name.endswith("weight") else 0.0)
-    return net.frozen() if frozen and kind.startswith("vpd") else channels_last(net)
+    return net
+
+
+def loaded(twin: torch.nn.Module, quick: bool) -> vpd.UNet:
+    """vpd's U-Net with the weights of a float32 one of diffusers."""
+    with torch.device("meta"):
+        net = vpd.UNet(vpd.UNetConfig(model_channels=64 if quick else 320))
+    net = net.to_empty(device="cpu").eval().requires_grad_(False)
+    vpd.load_weights(net, twin.state_dict())
+    return net
 
 
 def inputs(size: int, dtype: torch.dtype, batch: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -110,10 +125,7 @@ def contestants(
 ) -> tuple[dict[str, Callable[[], torch.Tensor]], torch.Tensor]:
     """Forwards of one and the same network, and its result in float32."""
     twin = build("diffusers", torch.float32, args.quick)
-    with torch.device("meta"):
-        net = vpd.UNet(vpd.UNetConfig(model_channels=64 if args.quick else 320))
-    net = net.to_empty(device="cpu").eval().requires_grad_(False)
-    vpd.load_weights(net, twin.state_dict())
+    net = loaded(twin, args.quick)
     found = {}
     plain = inputs(args.size, torch.float32, args.batch)
     if has_openvino():
@@ -132,17 +144,21 @@ def contestants(
     return found, exact
 
 
+def accuracy(dtype: str, errors: dict[str, float]) -> dict[str, Any]:
+    """The check of relative errors against diffusers in float32, by contestant."""
+    if dtype == "float32":
+        return check("difference to diffusers, relative length", errors["vpd"], 1e-4)
+    ratio = errors["vpd"] / errors["diffusers"]
+    return check("error against float32, vpd / diffusers", ratio, ERROR)
+
+
 def verdict(
     args: argparse.Namespace,
     errors: dict[str, float],
     best: dict[str, float],
     peaks: dict[str, float],
 ) -> list[dict[str, Any]]:
-    if args.dtype == "float32":
-        checks = [check("difference to diffusers, relative length", errors["vpd"], 1e-4)]
-    else:
-        ratio = errors["vpd"] / errors["diffusers"]
-        checks = [check("error against float32, vpd / diffusers", ratio, ERROR)]
+    checks = [accuracy(args.dtype, errors)]
     for peer, limit in LIMITS[args.dtype].items():
         if peer in best:
             checks.append(check(f"time, vpd / {peer}", best["vpd"] / best[peer], limit))

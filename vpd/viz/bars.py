@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from vpd.data.files import parse_json
 from vpd.viz.lines import COLORS
 from vpd.viz.page import Picture, printable
 
@@ -42,10 +41,7 @@ def read_bars(
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip():
             continue
-        try:
-            row: Any = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: expected JSON, but {error}") from error
+        row = parse_json(line, f"{path}, line {number}")
         if not isinstance(row, dict):
             raise ValueError(f"{path}, line {number}: expected an object by field")
         if metric in row and bar in row and (group is None or group in row):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from vpd.data.files import parse_json
 from vpd.viz.lines import COLORS
 from vpd.viz.page import Picture, printable
 
@@ -41,10 +41,7 @@ def read_costs(folder: str | os.PathLike[str]) -> list[tuple[Cost, Cost | None]]
     """
     found = []
     for path in sorted(Path(folder).glob("*.json")):
-        try:
-            record: Any = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path}: expected JSON, but {error}") from error
+        record = parse_json(path.read_bytes(), path)
         if not isinstance(record, dict):
             raise ValueError(f"{path}: expected an object by field")
         if "title" not in record:
