@@ -8,7 +8,8 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,15 @@ def fresh(script: str, *words: str, quick: bool = False) -> dict[str, Any]:
     command = [sys.executable, script, *words, *(["--quick"] if quick else [])]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def turns(names: Iterable[str], rounds: int) -> Iterator[str]:
+    """Contestants in turn. Every round begins with the next one, so that none is always measured
+    after the same: what ran before leaves caches and freed memory behind."""
+    order = deque(names)
+    for _ in range(rounds):
+        yield from list(order)
+        order.rotate(-1)
 
 
 def check(name: str, value: float, limit: float) -> dict[str, Any]:

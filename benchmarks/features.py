@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _common import check, machine, report
+from _common import check, machine, report, turns
 from _peers import PlainEncoder, PlainUNet, has_openvino, openvino
 from unet import accuracy, build, inputs, loaded, with_weights
 
@@ -111,13 +111,13 @@ def main() -> None:
         errors[kind] = ((noise - exact).norm() / exact.norm()).item()
     encoder: dict[str, list[float]] = {kind: [] for kind in runs}
     seconds: dict[str, list[float]] = {kind: [] for kind in runs}
-    for _ in range(args.runs):
-        for kind, (encode, predict) in runs.items():
-            start = time.perf_counter()
-            latents = encode(picture(args.size))
-            encoder[kind].append(time.perf_counter() - start)
-            predict(latents)
-            seconds[kind].append(time.perf_counter() - start)
+    for kind in turns(runs, args.runs):
+        encode, predict = runs[kind]
+        start = time.perf_counter()
+        latents = encode(picture(args.size))
+        encoder[kind].append(time.perf_counter() - start)
+        predict(latents)
+        seconds[kind].append(time.perf_counter() - start)
     checks = [accuracy(args.dtype, errors)]
     for part, times in (("encoder", encoder), ("all", seconds)):
         best = {kind: min(took) for kind, took in times.items()}

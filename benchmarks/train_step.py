@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _common import check, fresh, machine, report
+from _common import check, fresh, machine, report, turns
 from unet import build, inputs
 
 import vpd
@@ -191,9 +191,8 @@ def main() -> None:
     expected = gradients["diffusers"]
     errors = {k: float((g - expected).norm() / expected.norm()) for k, g in gradients.items()}
     seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
-    for _ in range(args.runs):
-        for kind in kinds:
-            seconds[kind].append(once(kind)[0])
+    for kind in turns(kinds, args.runs):
+        seconds[kind].append(once(kind)[0])
     best = {kind: min(times) for kind, times in seconds.items()}
     checks = [
         check(

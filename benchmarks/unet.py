@@ -1,13 +1,15 @@
 """Full-size U-Net (Stable Diffusion v1.5's shape, random weights): vpd, diffusers and OpenVINO.
 
     python benchmarks/unet.py [--quick] [--json] [--size 512] [--batch 1] [--dtype float32]
-        [--runs 3]
+        [--runs 3] [--compiled]
 
 One forward, 77 tokens, no gradient; vpd's network is frozen and returns features and attention
-maps, which the others have not. diffusers runs in channels-last. OpenVINO takes part where it is
-installed (pip install "vpd[bench]"), in the same precision. Results are compared first. Times:
-minima of alternating runs in one process. Memory: a fresh process each, peak resident memory during
-a forward minus resident memory with the weights touched.
+maps, which the others have not. diffusers runs in channels-last, with ``--compiled`` also by
+torch.compile (which takes minutes first). OpenVINO takes part where it is installed (pip install
+"vpd[bench]"), in the same precision. Results are compared first. Times: minima of alternating runs
+in one process. Memory: a fresh process each, peak resident memory during a forward minus resident
+memory after one of 64 px, with weights and code in memory; the least of several processes, since
+where an allocator finds room differs from run to run.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _common import check, fresh, machine, report
+from _common import check, fresh, machine, report, turns
 from _peers import PlainUNet, has_openvino, openvino
 
 import vpd
@@ -33,10 +35,10 @@ from vpd.nn import channels_last
 
 # The most that vpd's time may be of a peer's.
 LIMITS = {
-    "float32": {"diffusers": 1.0, "openvino": 1.1},
-    "bfloat16": {"diffusers": 0.8, "openvino": 1.0},
+    "float32": {"diffusers": 1.0, "diffusers compiled": 1.0, "openvino": 1.1},
+    "bfloat16": {"diffusers": 0.8, "diffusers compiled": 1.0, "openvino": 1.0},
 }
-MEMORY_RUNS = 3
+MEMORY_RUNS = 5
 MAPS = {"time": 1.03, "memory": 1.02}  # with attention maps / without
 ERROR = 1.2  # of bfloat16 against float32, vpd's / diffusers'
 
@@ -100,9 +102,10 @@ def forward(
 
 
 def measure_memory(kind: str, args: argparse.Namespace) -> None:
-    """Runs in a process of its own: one forward, nothing before it."""
+    """Runs in a process of its own: one forward, no other of its size before it."""
     dtype = getattr(torch, args.dtype)
     net = build(kind, dtype, args.quick)
+    forward(kind, net, *inputs(64, dtype, args.batch))
     latents, context = inputs(args.size, dtype, args.batch)
     ctypes.CDLL(None).malloc_trim(0)  # what freezing has freed must not be counted as there before
     before = resident()
@@ -116,7 +119,6 @@ def measure_memory(kind: str, args: argparse.Namespace) -> None:
 def memory(kind: str, args: argparse.Namespace) -> float:
     words = ["--memory-of", kind, "--dtype", args.dtype]
     words += ["--size", str(args.size), "--batch", str(args.batch)]
-    # The least of several: where the allocator finds room differs by some MiB from run to run.
     return min(fresh(__file__, *words, quick=args.quick)["mib"] for _ in range(MEMORY_RUNS))
 
 
@@ -141,6 +143,10 @@ def contestants(
         found[kind] = lambda kind=kind: forward(kind, frozen, latents, context)
     last = latents.contiguous(memory_format=torch.channels_last)
     found["diffusers"] = lambda: forward("diffusers", twin, last, context)
+    if args.compiled:
+        fused = torch.compile(PlainUNet(twin))
+        now = torch.tensor(1)
+        found["diffusers compiled"] = torch.no_grad()(lambda: fused(last, now, context))
     return found, exact
 
 
@@ -178,6 +184,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--dtype", choices=tuple(LIMITS), default="float32")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--compiled", action="store_true", help="also torch.compile of diffusers")
     kinds = ("vpd", "vpd without maps", "diffusers")
     parser.add_argument("--memory-of", choices=kinds, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -191,11 +198,10 @@ def main() -> None:
         kind: ((run().float() - exact).norm() / exact.norm()).item() for kind, run in runs.items()
     }
     seconds: dict[str, list[float]] = {kind: [] for kind in runs}
-    for _ in range(args.runs):
-        for kind, run in runs.items():
-            start = time.perf_counter()
-            run()
-            seconds[kind].append(time.perf_counter() - start)
+    for kind in turns(runs, args.runs):
+        start = time.perf_counter()
+        runs[kind]()
+        seconds[kind].append(time.perf_counter() - start)
     best = {kind: min(times) for kind, times in seconds.items()}
     report(
         {

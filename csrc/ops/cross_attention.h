@@ -19,6 +19,11 @@ std::tuple<at::Tensor, at::Tensor> cross_attention(const at::Tensor& q, const at
                                                    const std::optional<at::Tensor>& mask,
                                                    int64_t heads, double scale, bool per_head);
 
+// The same of ATen's operators, for devices, types and sizes without a kernel.
+std::tuple<at::Tensor, at::Tensor> cross_attention_composite(
+    const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+    const std::optional<at::Tensor>& mask, int64_t heads, double scale, bool per_head);
+
 // Attention without maps; no [M, N] matrix is ever held, forward or backward.
 //   q [B, M, heads * D], k and v [B, N, heads * D], mask bool [B, N] -> [B, M, heads * D]
 at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,

@@ -17,11 +17,19 @@ from vpd.tasks import store
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
-    """A folder with tiny random segmenters: ``caption`` and ``oracle``."""
+    """A folder with tiny random segmenters: ``caption``, ``oracle`` and ``tagging``."""
     folder = tmp_path_factory.mktemp("told")
     torch.manual_seed(0)
     parts = {name: tiny.PARTS[name] for name in ("unet", "vae", "scale_factor")}
-    own = {"caption": {"text": tiny.PARTS["text"], "token_length": 16}, "oracle": {}}
+    adapter = vpd.TaggingAdapterConfig(
+        dim=32, text_dim=32, image_dim=tiny.CLIP.image.hidden_size, queries=6, blocks=1, heads=4,
+        hidden=48,
+    )  # fmt: skip
+    own = {
+        "caption": {"text": tiny.PARTS["text"], "token_length": 16},
+        "oracle": {},
+        "tagging": {"image": tiny.CLIP.image, "tagging": adapter},
+    }
     for name, fields in own.items():
         config = vpd.SemanticConfig(
             **parts, **fields, condition=name, classes=CLASSES, attention=(), channels=16,
@@ -70,3 +78,14 @@ def test_evaluate(run_json, run, refused, told, tmp_path):
     assert code == 2
     assert "captions.json: nothing for '3000000'" in err.splitlines()[-1]
     assert "reads neither captions nor tags" in refused(*words, told / "oracle", "--words", path)
+
+
+def test_curves_of_tags(run_json, refused, told, tmp_path):
+    words, drawn = ["evaluate", "--limit", 2, "--model", told / "tagging"], tmp_path / "tags.png"
+    found = run_json(*words, "--tag-curves", drawn)["metrics"]
+    assert 0 <= found["tags/mAP"] <= 100
+    assert Image.open(drawn).size[0] > 400
+    assert found == run_json(*words)["metrics"]
+    message = refused(*words[:-1], told / "oracle", "--tag-curves", drawn)
+    assert "tag_curves are of models with condition=tagging, got one" in message
+    assert "expected a name ending in .png" in refused(*words, "--tag-curves", tmp_path / "a.jpg")

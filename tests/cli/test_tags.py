@@ -92,6 +92,23 @@ def test_rendered_splits(run_json, refused, desk, eyes):
     assert "split must be" in refused(*words, "--splits", "vale")
 
 
+def test_true_tags_with_errors(run_json, run, refused, desk):
+    words = ["tags", "make", "t.json", "--splits", "val", "--miss", 0.5]
+    with dense_toys.few_scenes():
+        found = run_json(*words, "--false-alarm", 0.05)
+    noisy = TabletopTagger(miss=0.5, false_alarm=0.05)
+    assert (found["pictures"], found["tags"]) == (6, len(tabletop.TAGS))
+    read = CachedTagger("t.json")
+    assert list(read.table) == [str(3_000_000 + i) for i in range(6)]
+    assert all(read.tags(name) == noisy.tags(name) for name in read.table)
+    assert "leave out names" in refused(*words, "--top", 3)
+    assert "leave out names" in refused(*words, "--words", "tabletop")
+    assert "miss must be in [0, 1]" in refused(*words[:-1], 2)
+    code, out, _ = run(*words[:3], "--images", ".", "--miss", 0)  # image.png
+    assert code == 1
+    assert "number of a scene, got 'image.png'" in out
+
+
 def test_a_model_without_image_encoder(refused, desk, models):
     words = ["tags", "make", "t.json", "--images", ".", "--words", "tabletop"]
     message = refused(*words, "--model", models / "foundation")

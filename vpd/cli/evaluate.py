@@ -42,6 +42,7 @@ def evaluate(
     variant: Literal["mmseg", "d2"] | None = None,
     per_class: bool | None = None,
     words: Path | None = None,
+    tag_curves: Path | None = None,
     min_score: float | None = None,
     min_overlap: float | None = None,
     vocabulary: str | None = None,
@@ -103,6 +104,8 @@ def evaluate(
         per_class: of semantic and panoptic segmentation: also the scores of each class
         words: of semantic and panoptic segmentation under captions or tags: JSON file with those of
             the images; rendered scenes of Tabletop have their own
+        tag_curves: of models with the tagging adapter: draw precision against recall of the classes
+            that it finds into this .png
         min_score: of panoptic segmentation: masks of a class less likely than this are no segments
         min_overlap: of panoptic segmentation: a segment keeps at least this share of its mask, or
             is none
@@ -158,7 +161,8 @@ def evaluate(
         "alpha": alpha, "beta": beta,
     }  # fmt: skip
     owners = OWNERS | evaluate_open.OWNERS
-    check_options(task, test | folder | refer | opened, owners, "the model's task")
+    tags = {"tag_curves": tag_curves}
+    check_options(task, test | tags | folder | refer | opened, owners, "the model's task")
     if protocol is None and (t or timesteps is not None):
         which = "t" if timesteps is None else "timesteps"
         raise ValueError(f"{which} needs a protocol, e.g. --protocol latent_match")
@@ -182,7 +186,7 @@ def evaluate(
         where = {"root": root, "limit": limit, **folder}
         return evaluate_dense(
             task, model, data, split, where, test | {"batch": batch}, protocol, t, conditions,
-            launch, dtype,
+            launch, dtype, tag_curves,
         )  # fmt: skip
     if timesteps is not None and (t or pictures):
         raise ValueError("t and pictures are of one timestep: leave them or timesteps out")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vpd.cli.answer import Answer
-from vpd.cli.launch import Launch, answered
+from vpd.cli.launch import Launch, answered, scored
 from vpd.cli.models import DType
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ OWNERS = {
     "variant": ("semantic",),
     "per_class": ("semantic", "panoptic", "open-panoptic"),
     "words": ("semantic", "panoptic"),
+    "tag_curves": ("semantic", "panoptic"),
     "flip": ("semantic", "depth"),
     "min_score": ("panoptic", "open-panoptic"),
     "min_overlap": ("panoptic", "open-panoptic"),
@@ -46,6 +48,7 @@ def evaluate_dense(
     conditions: dict[str, Any],
     launch: Launch,
     dtype: DType,
+    curves: Path | None = None,
 ) -> Answer | None:
     """Scores a model on a split; on Tabletop beside what looks at no picture.
 
@@ -55,8 +58,10 @@ def evaluate_dense(
             ``evaluate_panoptic``; those that are None are left to them.
         protocol, t: Noise instead of the model's own, if there is a protocol.
         conditions: Options of :func:`vpd.tasks.evaluation.under`.
+        curves: Picture to draw of how well the tagging adapter finds the classes.
     """
     from vpd.cli.models import dense_model
+    from vpd.cli.pictures import draw_tag_curves
     from vpd.data.dense import dense_samples
     from vpd.tasks import evaluate_dense as dense
     from vpd.tasks.evaluate_panoptic import evaluate_panoptic
@@ -64,6 +69,8 @@ def evaluate_dense(
     from vpd.tasks.maps import at_timestep
     from vpd.train.distributed import first_in_turn
 
+    if curves is not None and curves.suffix != ".png":
+        raise ValueError(f"{curves}: expected a name ending in .png")
     test = {name: value for name, value in test.items() if value is not None}
     if task == "semantic":
         test.setdefault("batch", 16)
@@ -80,6 +87,11 @@ def evaluate_dense(
             if data == "tabletop" and where["root"] is None:
                 floors = dense_samples(task, data, "train")
         network: Any = dense_model(task, model, launch.device, dtype)
+        if curves is not None and network.config.condition != "tagging":
+            raise ValueError(
+                "tag_curves are of models with condition=tagging, got one with "
+                f"condition={network.config.condition}"
+            )
         _check_adapter(network.config, conditions["text_adapter"])
         noise = None if protocol is None else at_timestep(protocol, t, network.config.noise)
         network = under(network, noise, **conditions)
@@ -90,7 +102,10 @@ def evaluate_dense(
         }[task]
         return lambda group: score(network, samples, floors=floors, group=group, **test)
 
-    return answered(ready, launch, model)
+    found = scored(ready, launch)
+    if found is not None and found.tags is not None and curves is not None:
+        draw_tag_curves(found.tags, curves)
+    return answered(found, model)
 
 
 def _check_adapter(config: Any, wanted: bool | None) -> None:

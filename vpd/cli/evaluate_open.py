@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vpd.cli.answer import Answer
-from vpd.cli.launch import Launch, answered
+from vpd.cli.launch import Launch, answered, scored
 from vpd.cli.models import DType
 
 if TYPE_CHECKING:
@@ -60,4 +60,4 @@ def evaluate_open_model(
         return lambda group: evaluate_open(network, samples, floors=floors, group=group, **test)
 
     name: str | list[str] = [str(path) for path in weights] if weights else model
-    return answered(ready, launch, name)
+    return answered(scored(ready, launch), name)

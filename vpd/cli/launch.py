@@ -30,13 +30,8 @@ class Launch(NamedTuple):
         return self.device.startswith("cuda")
 
 
-def answered(
-    ready: Callable[[], Callable[[Group], DenseEvaluation]],
-    launch: Launch,
-    name: str | list[str],
-) -> Answer | None:
-    """Scores a model of that name on a data set: :func:`scored`, as an answer."""
-    found = scored(ready, launch)
+def answered(found: DenseEvaluation | None, name: str | list[str]) -> Answer | None:
+    """What :func:`scored` found of a model of that name, as an answer."""
     if found is None:
         return None
     result = found.to_dict()

@@ -1,4 +1,4 @@
-"""Predictions beside the truth, one picture file per image."""
+"""Predictions beside the truth, one picture file per image, and curves of scores."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vpd.metrics import TagMetrics
     from vpd.tasks.refer import ReferSegmenter
 
 
@@ -31,3 +32,12 @@ def draw_comparisons(
         ]
         paths.append(comparison_sheet(rows).save(out / f"scene-{index:03d}.png", dpi=100))
     return paths
+
+
+def draw_tag_curves(tags: TagMetrics, path: Path) -> Path:
+    """Precision against recall of all tags together, beside those of other pictures."""
+    from vpd.viz.tags import curves_figure
+
+    curves = {"all tags": tags.curve()}
+    floors = {"of other pictures": tags.shuffled().curve()}
+    return curves_figure(curves, floors).save(path)

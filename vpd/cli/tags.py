@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from vpd.cli.answer import Answer, plain
 
 if TYPE_CHECKING:
-    from vpd.metrics import TagMetrics
     from vpd.tags import TagSet
 
 _SHOWN = 5  # of what is missing, as many as are named
@@ -31,12 +30,15 @@ def make(
     model: str = "vpd-mini",
     clip: Path | None = None,
     device: str = "cpu",
+    miss: float | None = None,
+    false_alarm: float | None = None,
 ) -> Answer:
     """Tags pictures by CLIP and writes OUT.json, tags and scores by file name.
 
     Scores are cosines of picture and text. In place of such a file, trainings take what another
     model said in the same form (docs/tags.md). A picture that cannot be read is named and the
-    others are done; the exit code is then 1.
+    others are done; the exit code is then 1. With miss or false_alarm CLIP is not asked: written
+    are Tabletop's true tags with so many errors, those of a seed that is the same every time.
 
     Args:
         out: file to write, ending in .json
@@ -51,25 +53,36 @@ def make(
         model: whose CLIP looks at the pictures
         clip: instead of a model: weights of CLIP, both towers in one file
         device: cpu, cuda or cuda:N
+        miss: chance that a true tag of Tabletop is not said
+        false_alarm: chance that one which is not true is said
     """
     from tqdm import tqdm
 
     from vpd.cli.models import clip_of, foundation_or_refer
-    from vpd.tags import ClipTagger, TagSet, write_tags
+    from vpd.tags import ClipTagger, TabletopTagger, TagSet, write_tags
 
     if out.suffix != ".json":
         raise ValueError(f"{out}: expected a name ending in .json")
-    known = _tag_set(names, words)
-    if subset is not None:
-        known = known.subset(subset)
-    if templates is not None:
-        known = TagSet(known.entries, templates_=templates)
     pictures = _pictures(images, splits)
-    if top is None and threshold is None:
-        top = 10
-    network = None if clip else foundation_or_refer(model, None, device, "float32")
-    judge = clip_of(network, model, clip, device)
-    tagger = ClipTagger(judge, known, top=top, threshold=threshold)
+    tagger: ClipTagger | TabletopTagger
+    if miss is None and false_alarm is None:
+        known = _tag_set(names, words)
+        if subset is not None:
+            known = known.subset(subset)
+        if templates is not None:
+            known = TagSet(known.entries, templates_=templates)
+        if top is None and threshold is None:
+            top = 10
+        network = None if clip else foundation_or_refer(model, None, device, "float32")
+        judge = clip_of(network, model, clip, device)
+        tagger = ClipTagger(judge, known, top=top, threshold=threshold)
+    elif {names, words, subset, templates, top, threshold, clip} != {None}:
+        raise ValueError(
+            "miss and false_alarm are those of Tabletop's true tags: leave out names, words, "
+            "subset, templates, top, threshold and clip, which are for CLIP's"
+        )
+    else:
+        tagger = TabletopTagger(miss=miss or 0.0, false_alarm=false_alarm or 0.0)
     found, failed = {}, []
     for name, picture in tqdm(pictures, unit="image", disable=not sys.stderr.isatty()):
         try:
@@ -77,6 +90,7 @@ def make(
         except (ValueError, OSError) as error:
             failed.append({"image": name, "error": " ".join(str(error).split())})
     write_tags(out, found)
+    known = tagger.tag_set
     data = {"path": str(out), "pictures": len(found), "tags": len(known), "failed": failed}
     said = [f"{len(found)} pictures, {len(known)} tags to choose from -> {out}"]
     said += [f"failed: {row['error']}" for row in failed]
@@ -152,6 +166,7 @@ def score(
         per_class: also AP of each tag
         figure: also draw precision against recall into this .png
     """
+    from vpd.cli.pictures import draw_tag_curves
     from vpd.metrics import TagMetrics
     from vpd.tags import CachedTagger
 
@@ -170,7 +185,7 @@ def score(
         metrics.update(known.scores([said]) + unsaid, known.targets([true]))
     found, floor = metrics.compute(per_class=per_class), metrics.shuffled().compute()
     found |= {f"floor/{name}": floor[name] for name in ("mAP", "OF1")}
-    drawn = _draw(metrics, figure) if figure is not None else None
+    drawn = draw_tag_curves(metrics, figure) if figure is not None else None
     lines = [f"{tags} on {data}, {len(known)} tags"]
     lines += [f"  {name:<16} {value:8.2f}" for name, value in found.items() if name != "n"]
     lines += [f"  {'pictures':<16} {found['n']:5.0f}"] + ([f"  -> {drawn}"] if drawn else [])
@@ -233,14 +248,6 @@ def _truth(
             yield sample, [known.names[i] for i in ids if i < len(known)]
 
     return known, labelled()
-
-
-def _draw(metrics: TagMetrics, path: Path) -> Path:
-    from vpd.viz.tags import curves_figure
-
-    curves = {"all tags": metrics.curve()}
-    floors = {"of other pictures": metrics.shuffled().curve()}
-    return curves_figure(curves, floors).save(path)
 
 
 def _listed(what: str, found: Sequence[str]) -> list[str]:

@@ -4,7 +4,7 @@ what it is labelled with."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,9 @@ __all__ = [
 class DenseEvaluation(Scored):
     """Scores of a model with a value for every pixel; ``floor/<name>``: of a prediction that looks
     at no picture."""
+
+    tags: TagMetrics | None = None
+    """Of models with the tagging adapter: what was counted for ``tags/...``, also for curves."""
 
     def table(self) -> str:
         """The scores as text."""
@@ -116,14 +119,17 @@ def _backbone(config: DenseConfig) -> dict[str, Any]:
     return {"backbone": "unet", "noise": noise.to_dict(), "preset": preset_name(noise)}
 
 
-def add_condition(found: DenseEvaluation, condition: str, source: Words | None) -> DenseEvaluation:
-    """Labels scores with what the U-Net was told; an oracle's hold ``oracle`` = 1."""
+def add_condition(
+    found: DenseEvaluation, condition: str, source: Words | None, told: Sequence[TagMetrics]
+) -> DenseEvaluation:
+    """Labels scores with what the U-Net was told; an oracle's hold ``oracle`` = 1. ``told`` are the
+    :attr:`TagScores.counts` of all processes."""
     if condition == "oracle":
         found.metrics["oracle"] = 1.0
     found.protocol["condition"] = condition
     found.protocol["oracle"] = condition == "oracle"
     found.protocol["words"] = None if source is None else source.source
-    return found
+    return replace(found, tags=told[0] if told else None)
 
 
 class TagScores:

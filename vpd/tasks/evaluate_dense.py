@@ -86,7 +86,7 @@ def evaluate_semantic(
         scores["floor/mIoU"] = _majority(floors, samples, limit, metrics)
     test = {"mode": mode, "scales": list(scales), "flip": flip, "window": model.config.image_size}
     found = evaluation_of("semantic", model, samples, scores, metrics.protocol(), test, seconds)
-    return add_condition(found, config.condition, source)
+    return add_condition(found, config.condition, source, told)
 
 
 def evaluate_depth(

@@ -97,7 +97,7 @@ def evaluate_panoptic(
     }
     how = {"mIoU": scores.semantic.protocol(), "things": sum(config.things)}
     result_of = evaluation_of("panoptic", model, samples, found, how, test, seconds)
-    return add_condition(result_of, config.condition, source)
+    return add_condition(result_of, config.condition, source, told)
 
 
 class PanopticScores:

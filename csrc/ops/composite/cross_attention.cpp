@@ -28,6 +28,8 @@ Tensor head(const Tensor& t, int64_t h, int64_t heads) {
   return t.narrow(2, h * width, width);
 }
 
+}  // namespace
+
 std::tuple<Tensor, Tensor> cross_attention_composite(const Tensor& q, const Tensor& k,
                                                      const Tensor& v,
                                                      const std::optional<Tensor>& mask,
@@ -49,6 +51,8 @@ std::tuple<Tensor, Tensor> cross_attention_composite(const Tensor& q, const Tens
   }
   return {out, map.to(q.scalar_type())};
 }
+
+namespace {
 
 std::tuple<Tensor, Tensor, Tensor> cross_attention_backward_composite(
     const std::optional<Tensor>& grad_out, const std::optional<Tensor>& grad_map, const Tensor& q,
