@@ -83,7 +83,9 @@ def main(measure: Callable[[argparse.Namespace], dict[str, Any]], about: str, qu
 
 
 def report(result: dict[str, Any], as_json: bool) -> None:
-    """Prints one JSON object, or a readable summary."""
+    """Prints one JSON object, or a readable summary; the command that made it comes with it."""
+    script = f"benchmarks/{Path(sys.argv[0]).name}"
+    result = {"command": " ".join(["python", script, *sys.argv[1:]])} | result
     if as_json:
         print(json.dumps(result))
         return

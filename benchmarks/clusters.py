@@ -124,7 +124,6 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     found = {
         "benchmark": "clusters",
-        "command": "python benchmarks/clusters.py " + " ".join(sys.argv[1:]),
         "machine": machine(),
         **measure(args.quick),
     }

@@ -130,7 +130,6 @@ def main() -> None:
         {
             "benchmark": "features",
             "title": f"image to features, {args.size} px, {args.dtype}",
-            "command": "python benchmarks/features.py " + " ".join(sys.argv[1:]),
             "machine": machine(),
             "config": {name: getattr(args, name) for name in ("size", "dtype", "quick", "runs")},
             "seconds": seconds,

@@ -97,7 +97,6 @@ def main() -> None:
     report(
         {
             "benchmark": "head_only",
-            "command": "python benchmarks/head_only.py " + " ".join(sys.argv[1:]),
             "machine": machine(),
             "config": {"scenes": scenes, "batch": args.batch, "runs": runs},
             "samples_per_second": rates,

@@ -24,6 +24,11 @@ from torch import Tensor
 
 from vpd import ops, reference
 
+LARGEST = (1, 4096, 8, 40)  # self-attention of Stable Diffusion v1 at 512 x 512
+SHAPE = f"{LARGEST[0]} image(s), {LARGEST[1]} x {LARGEST[1]}, {LARGEST[2]} x {LARGEST[3]}"
+# Time of self-attention without gradient, vpd / PyTorch's, on CPUs with AVX-512: at the largest
+# shape, and the worst of all, where vpd may call PyTorch's and the clock differs a little.
+SELF_ATTENTION = {torch.bfloat16: (1 / 1.5, 1.03), torch.float32: (1.0, 1.03)}
 # Largest error allowed, as a fraction of the largest value of the exact result.
 LIMIT = {torch.float32: 4e-6, torch.bfloat16: 2e-2}
 
@@ -91,6 +96,27 @@ def cross_attention(dtype: torch.dtype, device: str, quick: bool) -> Iterator[Ca
         )
 
 
+def self_attention(dtype: torch.dtype, device: str, quick: bool) -> Iterator[Case]:
+    def plain(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+        parts = [t.unflatten(2, (heads, -1)).transpose(1, 2) for t in (q, k, v)]
+        return F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2)
+
+    shapes = [LARGEST, (1, 1024, 8, 80), (1, 256, 8, 160), (1, 64, 8, 160)]
+    shapes += [(32, 256, 4, 16), (32, 64, 4, 32)]
+    for b, n, heads, width in [shapes[1], shapes[4]] if quick else shapes:
+        tensors = [torch.randn(b, n, heads * width, device=device).to(dtype) for _ in range(3)]
+        yield Case(
+            "self_attention",
+            f"{b} image(s), {n} x {n}, {heads} x {width}",
+            tuple(tensors),
+            lambda *t, h=heads: reference.attention(*t, None, h),
+            {
+                "vpd": lambda *t, h=heads: ops.attention(*t, None, h),
+                "SDPA": lambda *t, h=heads: plain(*t, h),
+            },
+        )
+
+
 def outputs(value: Any) -> tuple[Tensor, ...]:
     return value if isinstance(value, tuple) else (value,)
 
@@ -149,7 +175,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     ratios: dict[str, list[float]] = {}
     results = []
     for dtype in LIMIT:
-        for make in (group_norm_silu, geglu, cross_attention):
+        for make in (group_norm_silu, geglu, cross_attention, self_attention):
             for case in make(dtype, args.device, args.quick):
                 errors[dtype] = max(errors[dtype], error(case))
                 for direction, timer in (("forward", forward_times), ("backward", backward_times)):
@@ -174,6 +200,16 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         check(f"largest error, {str(dtype).removeprefix('torch.')}", errors[dtype], LIMIT[dtype])
         for dtype in LIMIT
     ]
+    for dtype, (limit, worst) in SELF_ATTENTION.items() if args.device == "cpu" else ():
+        name = str(dtype).removeprefix("torch.")
+        found = {
+            line["shape"]: line["microseconds"]["vpd"] / line["microseconds"]["SDPA"]
+            for line in results
+            if (line["op"], line["dtype"], line["direction"]) == ("self_attention", name, "forward")
+        }
+        if SHAPE in found:
+            checks.append(check(f"self_attention, {SHAPE}, {name}", found[SHAPE], limit))
+        checks.append(check(f"self_attention, worst shape, {name}", max(found.values()), worst))
     for name, values in ratios.items():
         mean = math.exp(sum(map(math.log, values)) / len(values))
         checks.append(check(f"{name}, geometric mean", mean, 1.0))

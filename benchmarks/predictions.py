@@ -77,7 +77,6 @@ def main() -> None:
     report(
         {
             "benchmark": "predictions",
-            "command": "python benchmarks/predictions.py " + " ".join(sys.argv[1:]),
             "machine": machine(),
             "config": {"scenes": scenes, "runs": rounds},
             "pictures_per_second": rates,

@@ -128,7 +128,6 @@ def main() -> None:
         {
             "benchmark": "sampling",
             "title": f"one step of sampling, {args.size} px, float32",
-            "command": "python benchmarks/sampling.py " + " ".join(sys.argv[1:]),
             "machine": machine(),
             "config": {
                 "size": args.size, "steps": args.steps, "guidance": args.guidance,

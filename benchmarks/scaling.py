@@ -245,7 +245,6 @@ def main() -> None:
     reach = reached(one, args.runs, args.size or (256 if args.quick else 512), args.quick)
     result: dict[str, Any] = {
         "benchmark": "scaling",
-        "command": "python benchmarks/scaling.py " + " ".join(sys.argv[1:]),
         "machine": machine(),
         "one_thread": {
             "flop_per_second": one.peaks,

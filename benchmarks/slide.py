@@ -96,7 +96,6 @@ def main() -> None:
     report(
         {
             "benchmark": "slide",
-            "command": "python benchmarks/slide.py " + " ".join(sys.argv[1:]),
             "machine": machine(),
             "config": {"height": height, "width": width, "model": args.model or "random head"},
             **found,

@@ -287,7 +287,6 @@ def main() -> None:
     report(
         {
             "benchmark": "sweep",
-            "command": "python benchmarks/sweep.py " + " ".join(sys.argv[1:]),
             "machine": machine(),
             **found,
             "checks": checks,

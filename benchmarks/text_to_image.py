@@ -180,7 +180,6 @@ def main() -> None:
     report(
         {
             "benchmark": "text_to_image",
-            "command": "python benchmarks/text_to_image.py " + " ".join(sys.argv[1:]),
             "machine": machine(),
             "config": {
                 "count": count, "steps": args.steps, "guidance": args.guidance,

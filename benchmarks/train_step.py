@@ -222,7 +222,6 @@ def main() -> None:
         {
             "benchmark": "train_step",
             "title": f"{TRAINS[args.trains]}, {args.size} px, {args.dtype}",
-            "command": "python benchmarks/train_step.py " + " ".join(sys.argv[1:]),
             "machine": machine(),
             "config": {
                 key: getattr(args, key) for key in ("trains", "size", "dtype", "quick", "runs")

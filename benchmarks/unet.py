@@ -207,7 +207,6 @@ def main() -> None:
         {
             "benchmark": "unet",
             "title": f"U-Net, {args.batch} x {args.size} px, {args.dtype}",
-            "command": "python benchmarks/unet.py " + " ".join(sys.argv[1:]),
             "machine": machine(),
             "config": {
                 name: getattr(args, name) for name in ("size", "batch", "dtype", "quick", "runs")

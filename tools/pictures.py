@@ -22,7 +22,7 @@ ROWS, COLUMNS = 2, 6
 FIRST_SEED = 3_000_000  # the validation split's
 TOLD = (
     "unconditional", "implicit (ODISE)", "class names (VPD)", "tagging, centred classes",
-    "tagging, true tags", "true caption", "oracle",
+    "true caption", "tagging, true tags, centred classes", "oracle",
 )  # fmt: skip
 VOCABULARIES = (
     "red; green; yellow; floor, at the front; wall, at the back",
