@@ -399,7 +399,7 @@ def test_a_job_array_runs_the_same_command(grid, tmp_path, monkeypatch):
         ("ideas", 9),
         ("denoising", 5),
         ("tagging_contest", 40),
-        ("tagging_ablations", 15),
+        ("tagging_ablations", 12),
         ("panoptic", 10),
         ("semantic", 15),
         ("depth", 13),
