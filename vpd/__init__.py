@@ -46,6 +46,7 @@ _PUBLIC = {
     "EditorConfig": "vpd.tasks.editor",
     "cluster_features": "vpd.tasks.clusters",
     "load": "vpd.tasks.store",
+    "compile": "vpd.graphs",
     "load_weights": "vpd.weights",
     "save_weights": "vpd.weights",
     "from_diffusers": "vpd.weights",
