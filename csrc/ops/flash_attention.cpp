@@ -54,9 +54,11 @@ bool flash_attention_pays(const Tensor& q, const Tensor& k, double scale, bool d
     return false;
   }
   if (q.scalar_type() == at::kBFloat16) return !cpu::has_tiles();
-  // Wider heads in float32 are a few percent slower: their keys no longer fit the second cache.
-  return q.scalar_type() == at::kFloat && q.sym_size(3) <= 256 &&
-         (!differentiated || k.sym_size(2) >= 512);
+  // Float32 gains less, and only while the keys of a head fit the second cache and are enough to be
+  // worth laying out (benchmarks/ops.py).
+  const auto keys = k.sym_size(2), width = q.sym_size(3);
+  if (q.scalar_type() != at::kFloat) return false;
+  return differentiated ? keys >= 512 && width <= 64 : width <= 64 || (width <= 256 && keys >= 128);
 }
 
 std::tuple<Tensor, Tensor> flash_attention(const Tensor& q, const Tensor& k, const Tensor& v,
