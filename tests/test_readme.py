@@ -50,7 +50,8 @@ def desk(tmp_path, monkeypatch):
 
     cv2.imwrite(str(tmp_path / "image.png"), tabletop.render(3_000_000).image[:, :, ::-1])
     (tmp_path / "names.txt").write_text("cube\nball; sphere\n")
-    (tmp_path / "tags.json").write_text('{"ADE_val_03000000.png": "cube | red | ball"}')
+    tags = {"ADE_val_03000000.png": "cube | red | ball", "3000000": "cube", "3000001": "cone"}
+    (tmp_path / "tags.json").write_text(json.dumps(tags))
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
     return tmp_path
