@@ -245,10 +245,14 @@ struct CrossAttention {
   }
 };
 
+__host__ __device__ inline int64_t blocks_of(int64_t queries) {
+  return (queries + kBlockRows - 1) / kBlockRows;
+}
+
 template <int kDepth, typename T>
 __global__ void __launch_bounds__(kBlockThreads) cross_attention(Operands<T> in) {
   __shared__ Shared<kDepth, T> shared;
-  const int64_t blocks = (in.queries + kBlockRows - 1) / kBlockRows;
+  const int64_t blocks = blocks_of(in.queries);
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int64_t first = blockIdx.x % blocks * kBlockRows + warp * kRows;
   CrossAttention<kDepth, T> block{in,       shared,  blockIdx.x / blocks, first + lane / 4,
@@ -272,8 +276,7 @@ void launch_as(const CrossAttentionCall& call, cudaStream_t stream) {
                        static_cast<T*>(call.out),
                        static_cast<T*>(call.map),
                        call.sums};
-  const int64_t blocks = (call.queries + kBlockRows - 1) / kBlockRows;
-  const unsigned grid = static_cast<unsigned>(call.batch * blocks);
+  const unsigned grid = static_cast<unsigned>(call.batch * blocks_of(call.queries));
   cross_attention<kDepth, T><<<grid, kBlockThreads, 0, stream>>>(in);
 }
 
@@ -295,7 +298,7 @@ void launch_type(const CrossAttentionCall& call, cudaStream_t stream) {
 bool cross_attention_takes(const CrossAttentionCall& call) {
   const bool half = call.type == Type::kHalf;
   if ((!half && call.type != Type::kBFloat16) || call.width % 8 != 0 || call.width > 10 * kDeep ||
-      call.batch * ((call.queries + kBlockRows - 1) / kBlockRows) > 0x7FFFFFFF) {
+      call.batch * blocks_of(call.queries) > 0x7FFFFFFF) {
     return false;
   }
   int device = 0, major = 0, minor = 0;
@@ -310,7 +313,6 @@ bool cross_attention_sums(const CrossAttentionCall& call) {
 }
 
 cudaError_t launch_cross_attention(const CrossAttentionCall& call, cudaStream_t stream) {
-  if (!cross_attention_takes(call)) return cudaErrorInvalidValue;
   if (call.type == Type::kHalf) {
     launch_type<__half>(call, stream);
   } else {

@@ -23,6 +23,7 @@ struct CrossAttentionCall {
 // Ampere), heads of a multiple of 8 up to 160 columns.
 bool cross_attention_takes(const CrossAttentionCall& call);
 bool cross_attention_sums(const CrossAttentionCall& call);
+// Of a call that it takes.
 cudaError_t launch_cross_attention(const CrossAttentionCall& call, cudaStream_t stream);
 
 }  // namespace vpd::ops::cuda
