@@ -4,10 +4,10 @@ diffusers.
     python benchmarks/sampling.py [--quick] [--json] [--steps 2] [--size 512] [--guidance 7.5]
 
 DDIM under classifier-free guidance, one picture, 77 tokens, float32, both halves in one batch as
-diffusers' pipeline does it. Both sample from the same noise with the same weights; latents are
-compared at the end. Times: every step of one, then the same of the other, in one process; minima
-over steps. Memory: a fresh process each, peak resident memory over two steps minus resident memory
-with the weights touched.
+diffusers' pipeline does it; vpd's network is frozen. Both sample from the same noise with the same
+weights; latents are compared at the end. Times: every step of one, then the same of the other, in
+one process; minima over steps. Memory: a fresh process each, peak resident memory over two steps
+minus resident memory with the weights touched.
 """
 
 from __future__ import annotations
@@ -24,12 +24,10 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
 from _common import check, fresh, machine, report
-from unet import build, inputs
+from unet import build, inputs, loaded
 
-import vpd
 from vpd.diffusion import GuidedUNet, Sampler
 from vpd.memory import peak_resident, reset_peak, resident
-from vpd.nn import channels_last
 
 KINDS = ("vpd", "diffusers")
 
@@ -109,11 +107,10 @@ def main() -> None:
     peaks = {kind: memory(kind, args) for kind in KINDS}
 
     twin = build("diffusers", torch.float32, args.quick)
-    net = build("vpd", torch.float32, args.quick)
-    vpd.load_weights(net, twin.state_dict())
-    nets = {"vpd": channels_last(net), "diffusers": twin}
+    nets = {"vpd": loaded(twin, args.quick).frozen(), "diffusers": twin}
     start, context = inputs(args.size, torch.float32)
-    net(start, 1, context), twin(start, 1, context)  # warm-up
+    with torch.no_grad():
+        nets["vpd"](start, 1, context), twin(start, 1, context)  # warm-up
     ways = {kind: WAYS[kind](nets[kind], start, args) for kind in KINDS}
     seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
     latents: dict[str, Tensor] = {}

@@ -2,8 +2,8 @@
 
     python benchmarks/scaling.py [--quick] [--json] [--size 512] [--runs 2]
 
-First what this processor reaches: one thread's time in matrix products and in a sum of large
-arrays, and in each operator of Stable Diffusion's U-Net (random weights, float32), which gives the
+First what this processor reaches: one thread's time in products and in a sum of large arrays, and
+in each operator of Stable Diffusion's U-Net (frozen, random weights, float32), which gives the
 shares of these peaks that convolutions, matrix products, attention and the rest come to. Then, with
 two such threads, the time and memory that the model predicts for what benchmarks/results records:
 unet.json, of which the shares are no independent check, train_step.json and head_only.json. Times
@@ -31,7 +31,7 @@ from unet import build, forward, inputs
 
 import vpd
 from vpd.cost import Operation, Operations, scaled
-from vpd.cost_time import CPU_REACH, Device, Reach, all_reduce, devices_of, seconds
+from vpd.cost_time import CPU_REACH, Device, Reach, all_reduce, devices_of, products, seconds
 from vpd.memory import LiveBytes
 from vpd.train.loop.config import LoopConfig
 from vpd.train.refer.config import ReferData, ReferTrainConfig
@@ -52,12 +52,9 @@ def quickest(run: Callable[[], Any], times: int) -> float:
 
 def peaks(threads: int) -> Device:
     """So many times what one thread does at best."""
-    side = 1024
-    found = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        a = torch.ones(side, side, dtype=dtype)
-        name = str(dtype).removeprefix("torch.")
-        found[name] = threads * 2 * side**3 / quickest(lambda a=a: a @ a, 30)
+    found: dict[str, float] = {}
+    for name, flop, run in products(torch.device("cpu")):
+        found[name] = max(threads * flop / quickest(run, 30), found.get(name, 0.0))
     x, y = torch.ones(2**24), torch.ones(2**24)
     bandwidth = threads * 3 * x.nbytes / quickest(lambda: torch.add(x, y, out=x), 20)
     small = torch.ones(64)

@@ -12,6 +12,7 @@ import vpd
 from vpd import reference
 from vpd.cost import FORMULAS, Operation, Operations, scaled, summed
 from vpd.cost_time import Device, Reach, all_reduce, devices_of, seconds
+from vpd.memory import LiveBytes
 from vpd.models.unet import UNetConfig
 
 SMALL = UNetConfig(
@@ -107,6 +108,36 @@ def test_published_counts_of_stable_diffusion_at_512():
     attention = sum(n * 4 * side**2 * (side**2 + 77) * width for side, width, n in grids)
     assert total(unet, "attention") == attention
     assert total(encoder, "attention") == 4 * 4096**2 * 512
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_a_frozen_network_counts_like_the_one_it_was_made_from(gradients):
+    net = vpd.UNet(SMALL)
+    latents, context = torch.zeros(2, 4, 16, 16, requires_grad=gradients), torch.zeros(2, 5, 24)
+    taps = vpd.Taps(noise=True, features=False, attention=())
+
+    def run(own):
+        with torch.set_grad_enabled(gradients):
+            found = own(latents, 1, context, taps=taps).noise
+            if gradients:
+                torch.autograd.grad(found.sum(), latents)
+
+    plain = count(lambda: run(net.requires_grad_(False)))
+    with LiveBytes(net.parameters()) as plain_bytes:
+        run(net)
+    frozen = net.frozen(gradients=gradients)
+    found = count(lambda: run(frozen))
+    for phase in ("forward", "backward"):
+        for kind in ("convolution", "matrix", "attention"):
+            flops = [
+                sum(own.flop for own in of if (own.kind, own.phase) == (kind, phase))
+                for of in (plain, found)
+            ]
+            assert flops[0] == flops[1], (phase, kind)
+            assert bool(flops[0]) == (gradients or phase == "forward")
+    with LiveBytes() as live:
+        run(frozen)
+    assert live.peak <= 1.05 * plain_bytes.peak
 
 
 def test_bytes():

@@ -12,7 +12,7 @@ from vpd.viz.costs import Cost, costs_figure, read_costs
 def test_time_and_memory_of_a_record(tmp_path):
     record = {
         "title": "one $ forward",
-        "seconds": {"vpd": [2.0, 1.5], "peer": [3.0, 3.5]},
+        "seconds": {"peer": [3.0, 3.5], "vpd": [2.0, 1.5]},
         "peak_mib_above_weights": {"vpd": 100.0, "peer": 140.0},
     }
     (tmp_path / "b.json").write_text(json.dumps(record))

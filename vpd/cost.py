@@ -87,6 +87,14 @@ def _deformable_backward(
     return 3 * _deformable(value, shapes, at, weights)
 
 
+def _packed_linear(x: Shape, *_: Any, out_shape: Shape, **__: Any) -> int:
+    return 2 * math.prod(x) * out_shape[-1]
+
+
+def _packed_convolution(x: Shape, kernel: Shape, *_: Any, out_shape: Shape, **__: Any) -> int:
+    return 2 * math.prod(out_shape) * math.prod(kernel[1:])
+
+
 FORMULAS: dict[Any, Callable[..., int]] = {
     torch.ops.vpd.cross_attention: _attention,
     torch.ops.vpd.cross_attention_backward: _cross_attention_backward,
@@ -99,9 +107,13 @@ FORMULAS: dict[Any, Callable[..., int]] = {
 }
 """From operators that PyTorch does not count to their FLOP by shapes, as
 ``FlopCounterMode(custom_mapping=FORMULAS)`` takes them."""
+if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]  # frozen networks
+    FORMULAS[torch.ops.mkldnn._linear_pointwise] = _packed_linear
+    FORMULAS[torch.ops.mkldnn._convolution_pointwise] = _packed_convolution
 _ALL = dict(flop_registry)
 for _op, _formula in FORMULAS.items():
     _ALL[_op] = shape_wrapper(_formula)  # type: ignore[no-untyped-call]
+_MATRIX = ("mm", "addmm", "bmm", "baddbmm", "_linear_pointwise")
 _NOTHING = frozenset(  # neither reads nor writes
     (
         "aten::_reshape_alias", "aten::_unsafe_view", "aten::empty", "aten::empty_like",
@@ -250,8 +262,8 @@ def flop(func: Any, args: Sequence[Any], kwargs: dict[str, Any], made: Any) -> i
 def moved(func: Any, args: Sequence[Any], kwargs: dict[str, Any], made: Any) -> int:
     """Bytes that one call of an operator reads and writes."""
     given = _tensors((args, kwargs))
-    own = {id(tensor.untyped_storage()) for tensor in given}
-    fresh = [t for t in _tensors(made) if id(t.untyped_storage()) not in own]
+    own = {id(_memory(tensor)) for tensor in given}
+    fresh = [tensor for tensor in _tensors(made) if id(_memory(tensor)) not in own]
     changed: list[Any] = []
     for place, argument in enumerate(func._schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
@@ -263,9 +275,15 @@ def _tensors(tree: Any) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
+def _memory(tensor: Tensor) -> Any:
+    """What tensors of one memory have in common; packed weights share theirs with none."""
+    return tensor.untyped_storage() if torch._C._has_storage(tensor) else tensor
+
+
 def _bytes(tensor: Tensor) -> int:
     """Of a tensor's elements, or of its memory where they share it."""
-    return min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
+    size = tensor.numel() * tensor.element_size()
+    return min(size, tensor.untyped_storage().nbytes()) if torch._C._has_storage(tensor) else size
 
 
 def _dtype(args: Iterable[Any]) -> torch.dtype:
@@ -277,7 +295,7 @@ def _kind(name: str) -> Kind:
         return "convolution"
     if any(word in name for word in ("cross_attention", "flash_attention", "scaled_dot_product")):
         return "attention"
-    return "matrix" if name.split("::")[1] in ("mm", "addmm", "bmm", "baddbmm") else "other"
+    return "matrix" if name.split("::")[1] in _MATRIX else "other"
 
 
 def scaled(

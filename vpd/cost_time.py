@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from vpd.cost import Kind, Operation
 
-__all__ = ["DEVICES", "Device", "Reach", "all_reduce", "devices_of", "probe", "seconds"]
+__all__ = ["DEVICES", "Device", "Reach", "all_reduce", "devices_of", "probe", "products", "seconds"]
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,8 @@ class Reach:
         return float(getattr(self, kind))
 
 
-CPU_REACH = Reach(convolution=0.64, matrix=0.85, attention=0.58, other=0.52)
-"""Measured: benchmarks/scaling.py, Stable Diffusion's U-Net in float32."""
+CPU_REACH = Reach(convolution=1.0, matrix=0.95, attention=0.76, other=0.42)
+"""Measured: benchmarks/scaling.py, Stable Diffusion's U-Net, frozen, in float32, on Zen 4."""
 GPU_REACH = Reach(convolution=0.5, matrix=0.6, attention=0.35, other=0.75)
 """Assumed, not measured."""
 
@@ -149,19 +151,30 @@ def _best(run: Callable[[], object], wait: Callable[[], object], times: int) -> 
     return found
 
 
+def products(on: torch.device) -> Iterator[tuple[str, float, Callable[[], Tensor]]]:
+    """What shows a device's peaks, the fastest of each type: type, FLOP, and what runs it. On a CPU
+    also convolutions, as the library that multiplies matrices is not the faster one everywhere."""
+    side = 8192 if on.type == "cuda" else 1024
+    for dtype in (torch.float32, torch.bfloat16):
+        name = str(dtype).removeprefix("torch.")
+        a = torch.ones(side, side, dtype=dtype, device=on)
+        yield name, 2.0 * side**3, partial(torch.mm, a, a)
+        if on.type == "cpu":
+            x = torch.ones(1, 320, 64, 64, dtype=dtype).to(memory_format=torch.channels_last)
+            kernel = torch.ones(320, 320, 3, 3, dtype=dtype).to(memory_format=torch.channels_last)
+            yield name, 2.0 * 9 * 320 * x.numel(), partial(F.conv2d, x, kernel, padding=1)
+
+
 def probe() -> Device:
-    """This machine as a device, its first GPU if it has one: matrix products, a sum of large arrays
-    and one of small ones, about a second."""
+    """This machine as a device, its first GPU if it has one: its :func:`products`, a sum of large
+    arrays and one of small ones, about a second."""
     on = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     gpu = on.type == "cuda"
     wait = torch.cuda.synchronize if gpu else lambda: None
-    side, length = (8192, 2**28) if gpu else (1024, 2**24)
-    peaks = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        a = torch.ones(side, side, dtype=dtype, device=on)
-        took = _best(partial(torch.mm, a, a), wait, 10)
-        peaks[str(dtype).removeprefix("torch.")] = 2 * side**3 / took
-    x, y = (torch.ones(length, device=on) for _ in range(2))
+    peaks: dict[str, float] = {}
+    for name, flop, run in products(on):
+        peaks[name] = max(flop / _best(run, wait, 10), peaks.get(name, 0.0))
+    x, y = (torch.ones(2**28 if gpu else 2**24, device=on) for _ in range(2))
     bandwidth = 3 * x.nbytes / _best(lambda: torch.add(x, y, out=x), wait, 5)
     small = torch.ones(64, device=on)
     overhead = _best(lambda: [small.add_(1) for _ in range(100)], wait, 5) / 100

@@ -79,7 +79,8 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of the tensors that operators make, while these live.
 
     Under ``FakeTensorMode`` nothing is computed, so a computation of any size is counted in
-    seconds and without its memory. Scratch memory inside of kernels is not seen.
+    seconds and without its memory. Scratch memory inside of kernels is not seen, nor are weights
+    that a network packs when it freezes.
 
     Args:
         known: Tensors that are there anyway (weights) and do not count.
@@ -92,15 +93,16 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, known: Iterable[Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
-        self._seen: set[int] = {id(tensor.untyped_storage()) for tensor in known}
-        self._known = [tensor.untyped_storage() for tensor in known]  # keeps their ids
+        # Kept, so that nobody else gets their ids.
+        self._known = [one.untyped_storage() for one in filter(torch._C._has_storage, known)]
+        self._seen: set[int] = {id(storage) for storage in self._known}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         made = func(*args, **(kwargs or {}))
         for tensor in pytree.tree_leaves(made):
-            if isinstance(tensor, Tensor):
+            if isinstance(tensor, Tensor) and torch._C._has_storage(tensor):
                 self._see(tensor.untyped_storage())
         return made
 

@@ -186,5 +186,6 @@ def main() -> None:
         report(given.report, found)
     print(table(outcomes))
     if given.write is not None:
-        write_table(given.write, [Outcome(**row) for row in _rows(given.report).values()])
+        rows = _rows(given.report)
+        write_table(given.write, [Outcome(**rows[name]) for name in known if name in rows])
     sys.exit(any(o.findings for o in outcomes))

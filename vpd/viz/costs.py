@@ -24,7 +24,8 @@ _UNITS = {"peak_mib_above_weights": "MiB", "peak_gb_above_weights": "GB"}
 
 @dataclass(frozen=True)
 class Cost:
-    """One panel: what each contestant costs. Those whose names begin with ``vpd`` stand out."""
+    """One panel: what each contestant costs. Those whose names begin with ``vpd`` come first and
+    stand out."""
 
     title: str
     values: Mapping[str, float]
@@ -79,15 +80,16 @@ def costs_figure(rows: Sequence[tuple[Cost, Cost | None]]) -> Picture:
 
 
 def _panel(axes: Any, cost: Cost, title: str) -> None:
-    names, values = list(cost.values), list(cost.values.values())
+    ordered = sorted(cost.values.items(), key=lambda named: not named[0].startswith("vpd"))
+    names, values = [name for name, _ in ordered], [value for _, value in ordered]
     colors = [_OURS if name.startswith("vpd") else _PEERS for name in names]
     axes.barh(range(len(names)), values, color=colors, height=0.74)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(0, max(values) * 1.2)
     axes.set_yticks(range(len(names)), [printable(n) for n in names], fontsize=8, parse_math=False)
     for at, value in enumerate(values):
-        text = f" {value:.3g} {cost.unit}"
-        axes.text(value, at, text, fontsize=7.5, va="center", parse_math=False)
+        number = f"{value:#.3g}".rstrip(".")
+        axes.text(value, at, f" {number} {cost.unit}", fontsize=7.5, va="center", parse_math=False)
     axes.set_xticks([])
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "bottom"]].set_visible(False)
