@@ -31,35 +31,13 @@ from unet import build, forward, inputs
 
 import vpd
 from vpd.cost import Operation, Operations, scaled
-from vpd.cost_time import CPU_REACH, Device, Reach, all_reduce, devices_of, products, seconds
+from vpd.cost_time import Device, Reach, all_reduce, devices_of, probe, seconds
 from vpd.memory import LiveBytes
 from vpd.train.loop.config import LoopConfig
 from vpd.train.refer.config import ReferData, ReferTrainConfig
 from vpd.train.refer.footprint import refer_step
 
 RESULTS = Path(__file__).parent / "results"
-
-
-def quickest(run: Callable[[], Any], times: int) -> float:
-    """Seconds of this thread in the fastest run."""
-    found = float("inf")
-    for _ in range(times):
-        start = time.thread_time()
-        run()
-        found = min(found, time.thread_time() - start)
-    return found
-
-
-def peaks(threads: int) -> Device:
-    """So many times what one thread does at best."""
-    found: dict[str, float] = {}
-    for name, flop, run in products(torch.device("cpu")):
-        found[name] = max(threads * flop / quickest(run, 30), found.get(name, 0.0))
-    x, y = torch.ones(2**24), torch.ones(2**24)
-    bandwidth = threads * 3 * x.nbytes / quickest(lambda: torch.add(x, y, out=x), 20)
-    small = torch.ones(64)
-    overhead = quickest(lambda: [small.add_(1) for _ in range(100)], 20) / 100
-    return Device("one thread", found, bandwidth, 0, 0, CPU_REACH, overhead, is_gpu=False)
 
 
 class Timed(Operations):
@@ -238,7 +216,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    one = peaks(1)
+    one = probe(torch.device("cpu"), time.thread_time)
     reach = reached(one, args.runs, args.size or (256 if args.quick else 512), args.quick)
     result: dict[str, Any] = {
         "benchmark": "scaling",
@@ -254,10 +232,8 @@ def main() -> None:
         ],
     }
     if not args.quick:
-        two = Device(
-            "two threads", {k: 2 * v for k, v in one.peaks.items()}, 2 * one.bandwidth, 0, 0, reach,
-            one.overhead, is_gpu=False,
-        )  # fmt: skip
+        twice = {kind: 2 * peak for kind, peak in one.peaks.items()}
+        two = replace(one, peaks=twice, bandwidth=2 * one.bandwidth, reach=reach)
         result["records"] = records(two)
         result["instruct_pix2pix"] = published()
         for line in result["records"]:

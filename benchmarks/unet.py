@@ -102,28 +102,32 @@ def forward(
 
 
 def measure_memory(kind: str, args: argparse.Namespace) -> None:
-    """Runs in a process of its own: one forward, no other of its size before it."""
+    """Runs in a process of its own: one forward, no other of its size before it, of which the
+    peak of resident memory counts, or with ``--tensors`` that of living tensors."""
     dtype = getattr(torch, args.dtype)
     net = build(kind, dtype, args.quick)
-    forward(kind, net, *inputs(64, dtype, args.batch))
     latents, context = inputs(args.size, dtype, args.batch)
+    if args.tensors:
+        with LiveBytes(net.parameters()) as living:
+            forward(kind, net, latents, context)
+        print(json.dumps({"mib": living.peak / 2**20}))
+        return
+    forward(kind, net, *inputs(64, dtype, args.batch))
     ctypes.CDLL(None).malloc_trim(0)  # what freezing has freed must not be counted as there before
     before = resident()
     reset_peak()
     start = time.perf_counter()
     forward(kind, net, latents, context)
-    found = {"seconds": time.perf_counter() - start, "mib": (peak_resident() - before) / 2**20}
-    with LiveBytes(net.parameters()) as living:
-        forward(kind, net, latents, context)
-    print(json.dumps(found | {"living": living.peak / 2**20}))
+    seconds = time.perf_counter() - start
+    print(json.dumps({"mib": (peak_resident() - before) / 2**20, "seconds": seconds}))
 
 
 def memory(kind: str, args: argparse.Namespace) -> tuple[float, float]:
     """Peak resident memory above the weights, and the most that tensors take, MiB."""
     words = ["--memory-of", kind, "--dtype", args.dtype]
     words += ["--size", str(args.size), "--batch", str(args.batch)]
-    runs = [fresh(__file__, *words, quick=args.quick) for _ in range(MEMORY_RUNS)]
-    return min(run["mib"] for run in runs), runs[0]["living"]
+    peak = min(fresh(__file__, *words, quick=args.quick)["mib"] for _ in range(MEMORY_RUNS))
+    return peak, fresh(__file__, *words, "--tensors", quick=args.quick)["mib"]
 
 
 def contestants(
@@ -194,6 +198,7 @@ def main() -> None:
     parser.add_argument("--compiled", action="store_true", help="also torch.compile of diffusers")
     kinds = ("vpd", "vpd without maps", "diffusers")
     parser.add_argument("--memory-of", choices=kinds, help=argparse.SUPPRESS)
+    parser.add_argument("--tensors", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     dtype = getattr(torch, args.dtype)
     if args.memory_of:

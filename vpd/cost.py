@@ -282,8 +282,8 @@ def _memory(tensor: Tensor) -> Any:
 
 def _bytes(tensor: Tensor) -> int:
     """Of a tensor's elements, or of its memory where they share it."""
-    size = tensor.numel() * tensor.element_size()
-    return min(size, tensor.untyped_storage().nbytes()) if torch._C._has_storage(tensor) else size
+    size, memory = tensor.numel() * tensor.element_size(), _memory(tensor)
+    return size if memory is tensor else min(size, memory.nbytes())
 
 
 def _dtype(args: Iterable[Any]) -> torch.dtype:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vpd.cost import Kind, Operation
 
-__all__ = ["DEVICES", "Device", "Reach", "all_reduce", "devices_of", "probe", "products", "seconds"]
+__all__ = ["DEVICES", "Device", "Reach", "all_reduce", "devices_of", "probe", "seconds"]
 
 
 @dataclass(frozen=True)
@@ -91,17 +91,18 @@ DEVICES: tuple[Device, ...] = (
 
 
 def devices_of(names: Iterable[str]) -> list[Device]:
-    """Devices by name; ``here`` is this machine, measured.
+    """Devices by name; ``here`` is this machine, measured: its first GPU if it has one.
 
     Raises:
         ValueError: A name that is not known.
     """
     known = {device.name: device for device in DEVICES}
+    here = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     found = []
     for name in names:
         if name != "here" and name not in known:
             raise ValueError(f"device must be one of here, {', '.join(known)}, got {name!r}")
-        found.append(probe() if name == "here" else known[name])
+        found.append(probe(here) if name == "here" else known[name])
     return found
 
 
@@ -140,18 +141,7 @@ def all_reduce(count: int, device: Device, processes: int) -> tuple[float, float
     return sent, sent / device.link if processes > 1 else 0.0
 
 
-def _best(run: Callable[[], object], wait: Callable[[], object], times: int) -> float:
-    """Seconds of the fastest run."""
-    found = float("inf")
-    for _ in range(times + 1):  # the first warms up, and is slower
-        start = time.perf_counter()
-        run()
-        wait()
-        found = min(found, time.perf_counter() - start)
-    return found
-
-
-def products(on: torch.device) -> Iterator[tuple[str, float, Callable[[], Tensor]]]:
+def _products(on: torch.device) -> Iterator[tuple[str, float, Callable[[], Tensor]]]:
     """What shows a device's peaks, the fastest of each type: type, FLOP, and what runs it. On a CPU
     also convolutions, as the library that multiplies matrices is not the faster one everywhere."""
     side = 8192 if on.type == "cuda" else 1024
@@ -165,19 +155,34 @@ def products(on: torch.device) -> Iterator[tuple[str, float, Callable[[], Tensor
             yield name, 2.0 * 9 * 320 * x.numel(), partial(F.conv2d, x, kernel, padding=1)
 
 
-def probe() -> Device:
-    """This machine as a device, its first GPU if it has one: its :func:`products`, a sum of large
-    arrays and one of small ones, about a second."""
-    on = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def probe(on: torch.device, clock: Callable[[], float] = time.perf_counter) -> Device:
+    """A device of this machine: products, a sum of large arrays and one of small ones, about a
+    second.
+
+    Args:
+        on: The device.
+        clock: Says the seconds that count, of all or, like ``time.thread_time``, of one thread.
+    """
     gpu = on.type == "cuda"
-    wait = torch.cuda.synchronize if gpu else lambda: None
+
+    def best(run: Callable[[], object], times: int) -> float:
+        """Seconds of the fastest run."""
+        found = float("inf")
+        for _ in range(times + 1):  # the first warms up, and is slower
+            start = clock()
+            run()
+            if gpu:
+                torch.cuda.synchronize()
+            found = min(found, clock() - start)
+        return found
+
     peaks: dict[str, float] = {}
-    for name, flop, run in products(on):
-        peaks[name] = max(flop / _best(run, wait, 10), peaks.get(name, 0.0))
+    for name, flop, run in _products(on):
+        peaks[name] = max(flop / best(run, 10), peaks.get(name, 0.0))
     x, y = (torch.ones(2**28 if gpu else 2**24, device=on) for _ in range(2))
-    bandwidth = 3 * x.nbytes / _best(lambda: torch.add(x, y, out=x), wait, 5)
+    bandwidth = 3 * x.nbytes / best(lambda: torch.add(x, y, out=x), 5)
     small = torch.ones(64, device=on)
-    overhead = _best(lambda: [small.add_(1) for _ in range(100)], wait, 5) / 100
+    overhead = best(lambda: [small.add_(1) for _ in range(100)], 5) / 100
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if gpu:
         card = torch.cuda.get_device_properties(on)
