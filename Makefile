@@ -12,9 +12,12 @@ TORCH_INDEX ?=
 PYTEST ?=
 # Tests run in this many processes, a file's in one of them.
 TEST_PROCESSES ?= auto
-# Of `make fuzz`: seconds for each target, which (all if empty), and a page whose table is written.
+# Of `make fuzz`: seconds for each target, how many at a time, which (all if empty), where the outcome is kept, and a
+# page whose table is written.
 FUZZ_SECONDS ?= 120
+FUZZ_JOBS ?= 2
 FUZZ_TARGETS ?=
+FUZZ_KEEP ?= build/fuzz
 FUZZ_WRITE ?=
 # 1: the short form of the benchmarks.
 QUICK ?=
@@ -57,13 +60,14 @@ stubs: dev ## regenerate vpd/_C.pyi and docs/api.md from the code
 docs: dev ## the documentation site in build/docs
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build
 
-# The C++ readers are compiled once more, with sanitizers.
+# The C++ readers are compiled once more, by Clang, whose libFuzzer makes the inputs.
 fuzz: dev ## damaged files for every reader, each for FUZZ_SECONDS; FUZZ_TARGETS names some
+	tools/preflight.sh $(PYTHON) --fuzz
 	$(VENV)/bin/cmake -S . -B build/fuzz -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(VENV))/bin/ninja \
-	  -DPython_EXECUTABLE=$(abspath $(PY)) -DVPD_PYTHON=OFF -DVPD_FUZZ=ON
+	  -DCMAKE_CXX_COMPILER=clang++ -DPython_EXECUTABLE=$(abspath $(PY)) -DVPD_PYTHON=OFF -DVPD_FUZZ=ON
 	$(VENV)/bin/cmake --build build/fuzz --target vpd_fuzz
-	$(PY) tools/fuzz --seconds $(FUZZ_SECONDS) $(if $(FUZZ_TARGETS),--target $(FUZZ_TARGETS)) \
-	  $(if $(FUZZ_WRITE),--write $(FUZZ_WRITE))
+	$(PY) tools/fuzz --seconds $(FUZZ_SECONDS) --jobs $(FUZZ_JOBS) --keep $(FUZZ_KEEP) \
+	  $(if $(FUZZ_TARGETS),--target $(FUZZ_TARGETS)) $(if $(FUZZ_WRITE),--write $(FUZZ_WRITE))
 
 bench: dev ## run every benchmark; JSON goes to build/bench/
 	@mkdir -p build/bench

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks what the build needs from the system; as root on Debian or Ubuntu, installs what is missing.
-# usage: tools/preflight.sh [PYTHON] [--tests]
+# usage: tools/preflight.sh [PYTHON] [--tests|--fuzz]
 set -euo pipefail
 
 python=${1:-python3}
@@ -22,6 +22,10 @@ for_tests=() # without them tests are skipped
 if [[ "${2:-}" == --tests ]]; then
   [[ -e /usr/include/gtest/gtest.h ]] || for_tests+=(libgtest-dev)
   [[ -e /usr/include/opencv4/opencv2/imgcodecs.hpp ]] || for_tests+=(libopencv-dev)
+fi
+if [[ "${2:-}" == --fuzz ]]; then
+  command -v clang++ >/dev/null || packages+=(clang libclang-rt-dev)
+  compgen -G '/usr/lib/llvm-*/lib/libomp.so' >/dev/null || packages+=(libomp-dev)
 fi
 needed=${#packages[@]}
 packages+=("${for_tests[@]}")

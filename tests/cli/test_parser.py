@@ -63,6 +63,8 @@ def test_a_config_is_rebuilt_from_file_and_overrides(tmp_path):
     [
         ("sed: 3", "'sed' is not accepted; did you mean 'seed'?"),
         ("inner:\n  rte: 3", "'rte'; did you mean 'rate'?"),
+        ("inner: 3", r"inner: expected fields \(rate, dims\), got 3"),
+        ("inner:\n  rate: 1" + 400 * "0", "a number is too large"),
         ("seed: many", "seed"),
         ("mode: c", "Literal"),
     ],

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import pytest
-from fuzz.run import CORE
+from fuzz.fuzzer import CORE
 from fuzz.targets import CORPUS, TARGETS, corpus
 
 CASES = [(name, file) for name in TARGETS for file in corpus(name)]

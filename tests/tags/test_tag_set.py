@@ -153,6 +153,7 @@ def test_texts_are_read_in_batches_of_any_size(text):
         ('{"tags": ["a"], "thresholds": [NaN]}', "thresholds must be finite"),
         ('{"tags": ["a"], "thresholds": ["x"]}', "could not convert"),
         ('{"tags": ["a"], "subsets": {"s": ["b"]}}', "'b' is none of the tags"),
+        ('{"tags": ["a"], "subsets": {"s": [[]]}}', "subset 's': expected names of tags"),
         ('{"tags": ["a"], "templates": ["x"]}', "templates must be"),
     ],
 )

@@ -1,19 +1,22 @@
-"""A process that reads cases of one target; when it dies, the case under way lies in its folder."""
+"""A process in which Atheris, which is libFuzzer for Python, feeds one target.
+
+usage: python -m fuzz.child TARGET FOLDER [libFuzzer's arguments]
+"""
 
 from __future__ import annotations
 
+import gc
 import logging
 import random
 import resource
-import signal
-import tempfile
-import time
-import traceback
+import sys
+import types
 from pathlib import Path
+
+import atheris
 
 from fuzz.targets import TARGETS, Target, corpus
 
-CPU_SECONDS_A_CASE = 20
 MEMORY_BYTES = 4 * 2**30  # of address space, beyond what libraries take
 
 
@@ -23,7 +26,7 @@ def _limit_memory() -> None:
 
 
 def _warm(target: Target, name: str, folder: Path) -> None:
-    """Imports and first calls take memory and time that no case is charged for."""
+    """Imports and first calls take memory and time that no input is charged for."""
     for file, data in corpus(name).items():
         if file.startswith("good"):
             error = target.check(data, folder)
@@ -31,37 +34,41 @@ def _warm(target: Target, name: str, folder: Path) -> None:
                 raise AssertionError(f"{name}/{file} must be read") from error
 
 
-def run(name: str, first: int, count: int, seconds: float, keep: Path) -> None:
-    """Reads cases until there are ``count`` or the time is over, and prints how many and how long.
+def _instrument() -> None:
+    """Makes vpd's functions say which branches they take.
+
+    Those in memory, not those to be imported: Atheris knows no loader of editable installations.
+    """
+    functions = [item for item in gc.get_objects() if isinstance(item, types.FunctionType)]
+    for function in functions:
+        if (function.__module__ or "").split(".")[0] == "vpd":
+            atheris.instrument_func(function)
+
+
+def main(name: str, folder: Path, arguments: list[str]) -> None:
+    """Reads inputs until libFuzzer has enough of them; does not return.
 
     Args:
-        keep: Where the input under way lies, as ``<number>``.
-
-    Raises:
-        SystemExit: A reader raised what it may not raise.
+        name: Of the target.
+        folder: Where its files lie.
+        arguments: libFuzzer's.
     """
     logging.disable(logging.CRITICAL)
     target = TARGETS[name]
-    files = sorted(corpus(name).items())
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "a"
-        _warm(target, name, folder)
-        _limit_memory()
-        begin = time.monotonic()
-        number = first
-        while number < first + count and time.monotonic() < begin + seconds:
-            rng = random.Random(f"{name} {number}")
-            data = target.damage(files[number % len(files)][1], rng)
-            current = keep / str(number)
-            current.write_bytes(data)
-            signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS_A_CASE)
-            try:
-                target.check(data, folder)
-            except Exception:
-                traceback.print_exc()
-                raise SystemExit(1) from None
-            finally:
-                signal.setitimer(signal.ITIMER_PROF, 0)
-            current.unlink()
-            number += 1
-    print(number - first, time.monotonic() - begin)
+    _warm(target, name, folder)
+    _instrument()
+    _limit_memory()
+
+    def read(data: bytes) -> None:
+        target.check(data, folder)
+
+    def change(data: bytes, most: int, seed: int) -> bytes:
+        rng = random.Random(seed)
+        return target.form.damage(data, rng, lambda part: atheris.Mutate(part, most))[:most]
+
+    atheris.Setup([name, *arguments], read, custom_mutator=change)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])

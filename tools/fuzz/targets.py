@@ -15,6 +15,28 @@ EXPECTED = (ValueError, OSError)
 
 
 @dataclass(frozen=True)
+class Form:
+    """What files say.
+
+    Attributes:
+        words: the dictionary of ``tests/fuzz/dictionaries`` that libFuzzer is given, if any.
+        damage: makes an input of another one.
+    """
+
+    words: str = ""
+    damage: Callable[[bytes, random.Random, mutate.Change], bytes] = mutate.damage_bytes
+
+
+BYTES = Form()
+TEXT = Form("text")
+JSON = Form("json", mutate.damage_json)
+YAML = Form("yaml", mutate.damage_yaml)
+PICKLE = Form("pickle", mutate.damage_pickle)
+SAFETENSORS = Form("safetensors", mutate.damage_safetensors)
+TORCH_ZIP = Form("torch", mutate.damage_zip)
+
+
+@dataclass(frozen=True)
 class Target:
     """A reader.
 
@@ -23,13 +45,13 @@ class Target:
         file: the damaged file, below the folder that the reader is given. Every ValueError must
             name it, or another file that contradicts it: people have ten thousand files.
         read: from that folder; other files are there already, made by ``readers``.
-        damage: makes inputs of those of the corpus.
+        form: of that file.
     """
 
     what: str
     file: str
     read: Callable[[Path], Any]
-    damage: Callable[[bytes, random.Random], bytes] = mutate.damage_bytes
+    form: Form = BYTES
 
     def check(self, data: bytes, folder: Path) -> Exception | None:
         """Reads one input; what the reader raised if that is as documented.
@@ -51,51 +73,36 @@ class Target:
 
 
 TARGETS = {
-    "safetensors": Target(
-        "safetensors files", "w.safetensors", readers.weights, mutate.damage_safetensors
-    ),
-    "torch-zip": Target("PyTorch checkpoints (zip)", "w.pth", readers.weights, mutate.damage_zip),
-    "refer-refs": Target(
-        "REFER: `refs(...).p`", "refcoco/refs(unc).p", readers.refer, mutate.damage_pickle
-    ),
+    "safetensors": Target("safetensors files", "w.safetensors", readers.weights, SAFETENSORS),
+    "torch-zip": Target("PyTorch checkpoints (zip)", "w.pth", readers.weights, TORCH_ZIP),
+    "refer-refs": Target("REFER: `refs(...).p`", "refcoco/refs(unc).p", readers.refer, PICKLE),
     "refer-instances": Target(
-        "REFER: `instances.json`", "refcoco/instances.json", readers.refer, mutate.damage_json
+        "REFER: `instances.json`", "refcoco/instances.json", readers.refer, JSON
     ),
     "coco-instances": Target(
-        "COCO: instances for mask AP", "instances.json", readers.instances, mutate.damage_json
+        "COCO: instances for mask AP", "instances.json", readers.instances, JSON
     ),
     "coco-panoptic": Target(
-        "COCO: panoptic JSON",
-        "annotations/panoptic_val2017.json",
-        readers.panoptic,
-        mutate.damage_json,
+        "COCO: panoptic JSON", "annotations/panoptic_val2017.json", readers.panoptic, JSON
     ),
-    "panoptic-map": Target(
-        "COCO: panoptic id maps", "panoptic_val2017/1.png", readers.panoptic
-    ),
+    "panoptic-map": Target("COCO: panoptic id maps", "panoptic_val2017/1.png", readers.panoptic),
     "nyu-mat": Target(
         "NYUv2: the labelled download (HDF5)", "nyu_depth_v2_labeled.mat", readers.nyu_mat
     ),
     "nyu-splits": Target("NYUv2: `splits.mat`", "splits.mat", readers.nyu_mat),
-    "nyu-list": Target("NYUv2: BTS's list files", "train_list.txt", readers.nyu_list),
+    "nyu-list": Target("NYUv2: BTS's list files", "train_list.txt", readers.nyu_list, TEXT),
     "depth": Target("depth pictures (PNG)", "depth.png", readers.depth),
     "depth-npy": Target("depth pictures (NPY)", "depth.npy", readers.depth),
     "label": Target("label pictures", "label.png", readers.label),
     "image": Target("pictures to predict on", "image.png", readers.image),
-    "text": Target("sentences (tokenizers)", "text.txt", readers.text),
-    "merges": Target("vocabularies (`merges.txt`)", "merges.txt", readers.merges),
-    "model-config": Target(
-        "a model's `config.json`", "config.json", readers.model_config, mutate.damage_json
-    ),
-    "train-config": Target(
-        "recipes (YAML)", "recipe.yaml", readers.train_config, mutate.damage_yaml
-    ),
-    "cache": Target(
-        "cached outputs", "cache.safetensors", readers.cache, mutate.damage_safetensors
-    ),
-    "triplets": Target("triplets of texts", "a.jsonl", readers.triplets, mutate.damage_json),
-    "tags": Target("files of tags", "tags.json", readers.tags, mutate.damage_json),
-}  # fmt: skip
+    "text": Target("sentences (tokenizers)", "text.txt", readers.text, TEXT),
+    "merges": Target("vocabularies (`merges.txt`)", "merges.txt", readers.merges, TEXT),
+    "model-config": Target("a model's `config.json`", "config.json", readers.model_config, JSON),
+    "train-config": Target("recipes (YAML)", "recipe.yaml", readers.train_config, YAML),
+    "cache": Target("cached outputs", "cache.safetensors", readers.cache, SAFETENSORS),
+    "triplets": Target("triplets of texts", "a.jsonl", readers.triplets, JSON),
+    "tags": Target("files of tags", "tags.json", readers.tags, JSON),
+}
 
 
 def corpus(name: str) -> dict[str, bytes]:

@@ -15,6 +15,7 @@ import yaml
 from jsonargparse import (
     ActionYesNo,
     ArgumentParser,
+    Namespace,
     get_loader,
     set_loader,
     set_parsing_settings,
@@ -62,6 +63,15 @@ class Parser(ArgumentParser):
             return super().parse_args(*args, **options)
         except RecursionError as error:  # YAML can name a list inside of itself
             raise ValueError("a config file is nested too deeply") from error
+        except OverflowError as error:
+            raise ValueError(f"a number is too large: {error}") from error
+
+    def instantiate(self, cfg: Namespace, **options: Any) -> Namespace:
+        for name, group in (self.groups or {}).items():
+            if name in cfg and not isinstance(cfg[name], Namespace):
+                fields = ", ".join(f.name for f in dataclasses.fields(group.group_class))
+                raise ValueError(f"{name}: expected fields ({fields}), got {cfg[name]!r}")
+        return super().instantiate(cfg, **options)
 
     def _suggestion(self, text: str) -> str:
         """The nearest option to the unknown one, or unknown config key, in the message."""

@@ -72,6 +72,8 @@ class TagSet:
                 self._ids.setdefault(plain(word), i)
         self.subsets = {name: tuple(tags) for name, tags in (subsets or {}).items()}
         for name, tags in self.subsets.items():
+            if not all(isinstance(tag, str) for tag in tags):
+                raise ValueError(f"subset {name!r}: expected names of tags, got other values")
             unknown = self.unknown(tags)
             if unknown:
                 raise ValueError(f"subset {name!r}: {unknown[0]!r} is none of the tags")

@@ -1,18 +1,13 @@
 #pragma once
-// Everything in the core that reads what others wrote.
-#include <functional>
+// The readers of the core, each as a target that is given a file's bytes.
 #include <string>
-#include <vector>
 
 namespace vpd::fuzz {
 
-struct Reader {
-  std::string name;
-  // input, and the path of a file that holds it.
-  std::function<void(const std::string&, const std::string&)> read;
-  std::vector<std::string> words;  // for the mutator
-};
-
-const std::vector<Reader>& readers();
+// Whether the reader of a target accepts a file of these bytes; they are also written to path, for
+// readers that open files. A reader may succeed or throw std::invalid_argument or
+// std::system_error; whatever else it throws passes through, as what ends the program does.
+// Targets: safetensors, torch-zip, zip, pickle, json, merges, text.
+bool accepts(const std::string& target, const std::string& input, const std::string& path);
 
 }  // namespace vpd::fuzz
