@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vpd.decoding import decode
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -136,19 +138,16 @@ def _read_file(path: Path) -> RGBImage:
     import cv2
 
     # OpenCV's own imread fails on some Unicode paths and hides why a file cannot be opened.
-    data = np.frombuffer(path.read_bytes(), np.uint8)
-    if data.size == 0:
+    data = path.read_bytes()
+    if not data:
         raise ValueError(f"{path}: expected an image, got an empty file (0 bytes)")
-    try:
-        pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-        # Only this mode keeps alpha, and only the colour mode applies the EXIF orientation.
-        if pixels is not None and not _has_alpha(pixels):
-            pixels = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    except cv2.error as error:
-        raise ValueError(f"{path}: not readable as an image: {error}") from None
+    pixels = decode(data, cv2.IMREAD_UNCHANGED)
+    # Only this mode keeps alpha, and only the colour mode applies the EXIF orientation.
+    if pixels is not None and not _has_alpha(pixels):
+        pixels = decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if pixels is None:
         raise ValueError(
-            f"{path}: expected an image, got {data.size} bytes that no image decoder accepts "
+            f"{path}: expected an image, got {len(data)} bytes that no image decoder accepts "
             "(damaged, truncated, or another kind of file)"
         )
     order = cv2.COLOR_BGRA2RGBA if _has_alpha(pixels) else cv2.COLOR_BGR2RGB

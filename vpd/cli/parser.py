@@ -66,12 +66,12 @@ class Parser(ArgumentParser):
         except OverflowError as error:
             raise ValueError(f"a number is too large: {error}") from error
 
-    def instantiate(self, cfg: Namespace, **options: Any) -> Namespace:
+    def instantiate(self, namespace: Namespace, *args: Any, **options: Any) -> Namespace:
         for name, group in (self.groups or {}).items():
-            if name in cfg and not isinstance(cfg[name], Namespace):
-                fields = ", ".join(f.name for f in dataclasses.fields(group.group_class))
-                raise ValueError(f"{name}: expected fields ({fields}), got {cfg[name]!r}")
-        return super().instantiate(cfg, **options)
+            if name in namespace and not isinstance(namespace[name], Namespace):
+                fields = ", ".join(f.name for f in dataclasses.fields(group.group_class))  # type: ignore[attr-defined]
+                raise ValueError(f"{name}: expected fields ({fields}), got {namespace[name]!r}")
+        return super().instantiate(namespace, *args, **options)
 
     def _suggestion(self, text: str) -> str:
         """The nearest option to the unknown one, or unknown config key, in the message."""

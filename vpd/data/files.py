@@ -11,6 +11,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vpd.decoding import decode
+
 _UMASK = os.umask(0)  # can only be read by setting it: once, before any thread starts
 os.umask(_UMASK)
 
@@ -129,14 +131,10 @@ def read_rgb(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     import cv2
 
     # Through a buffer: OpenCV's own file reading fails on some Unicode names.
-    data = np.frombuffer(Path(path).read_bytes(), np.uint8)
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        image = cv2.imdecode(data, flags) if data.size else None
-    except cv2.error:
-        image = None
+    data = Path(path).read_bytes()
+    image = decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
-        raise ValueError(f"{path}: expected a picture, got {data.size} bytes that are none")
+        raise ValueError(f"{path}: expected a picture, got {len(data)} bytes that are none")
     return np.ascontiguousarray(image[..., ::-1], dtype=np.uint8)
 
 
@@ -151,8 +149,4 @@ def read_unchanged(path: str | os.PathLike[str]) -> NDArray[Any] | None:
     """
     import cv2
 
-    data = np.frombuffer(Path(path).read_bytes(), np.uint8)
-    try:
-        return cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-    except cv2.error:
-        return None
+    return decode(Path(path).read_bytes(), cv2.IMREAD_UNCHANGED)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpd.data.files import read_unchanged
+from vpd.decoding import PNG
 
-_PNG = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPE = 25  # offset in a PNG file
 _PALETTE = 3
 
@@ -124,7 +124,7 @@ def read_stored(path: str | os.PathLike[str]) -> NDArray[Any]:
 def _has_palette(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(_COLOUR_TYPE + 1)
-    return head.startswith(_PNG) and head[_COLOUR_TYPE:] == bytes([_PALETTE])
+    return head.startswith(PNG) and head[_COLOUR_TYPE:] == bytes([_PALETTE])
 
 
 def _palette_indices(path: Path) -> NDArray[Any] | None:

@@ -142,8 +142,12 @@ void encode_text(const std::string& input, const std::string& path) {
 
 bool accepts(const std::string& target, const std::string& input, const std::string& path) {
   static const std::map<std::string, void (*)(const std::string&, const std::string&)> kReaders = {
-      {"safetensors", read_safetensors}, {"torch-zip", read_torch}, {"zip", read_zip},
-      {"pickle", read_pickle},           {"json", read_json},       {"merges", read_merges},
+      {"safetensors", read_safetensors},
+      {"torch-zip", read_torch},
+      {"zip", read_zip},
+      {"pickle", read_pickle},
+      {"json", read_json},
+      {"merges", read_merges},
       {"text", encode_text},
   };
   const auto reader = kReaders.find(target);
