@@ -30,7 +30,8 @@ ELSEWHERE = {
     r"^make (test|build|dev)$": ".ci/run",
     r"^pip install (scikit-build-core|--no-build-isolation \.$)": "tests/test_packaging.py",
     r"^cmake -S \. .*-DVPD_PYTHON=OFF|^cmake --build build/cpp": "Makefile",
-    r"^python -m pytest |^make fuzz": "Makefile",
+    r"^python -m pytest ": "Makefile",  # make test-all
+    r"^make fuzz": "tests/fuzz/test_fuzzer.py",
     r"^cmake --install|^cmake .*build/examples|^build/examples/": "tests/test_cpp_examples.py",
 }
 # Take long, so the slow tier runs them with these options on top, if any.

@@ -10,7 +10,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 from fuzz import CORPUS
 from fuzz.targets import TARGETS
@@ -63,7 +63,7 @@ class Fuzzer:
     def what(self) -> str:
         return CORE[self.core][0] if self.core else TARGETS[self.name].what
 
-    def call(self, arguments: list[str], log: Any) -> int:
+    def call(self, arguments: list[str], log: IO[str] | None = None) -> int:
         """The exit code of a process with libFuzzer's arguments; what it says goes to ``log``."""
         with tempfile.TemporaryDirectory() as folder:
             if self.core:

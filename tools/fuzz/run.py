@@ -79,7 +79,7 @@ def main() -> None:
     if given.input is not None:
         if not given.input.is_file() or len(chosen) != 1:
             parser.error(f"--input: expected a file and one --target, got {given.input}")
-        sys.exit(chosen[0].call([str(given.input)], None))
+        sys.exit(chosen[0].call([str(given.input)]))
     outcomes = []
     with ThreadPoolExecutor(given.jobs) as pool:
         for outcome in pool.map(lambda fuzzer: fuzzer.run(given.seconds), chosen):
