@@ -54,6 +54,7 @@ __all__: list[str] = [
     "ViT",
     "WeightMatch",
     "category_logits",
+    "check_pickle",
     "clean_text",
     "contrastive_loss",
     "cpu_level",
@@ -1127,6 +1128,11 @@ def category_logits(
     categories: collections.abc.Sequence[int],
     scale: torch.Tensor,
 ) -> torch.Tensor: ...
+def check_pickle(data: bytes) -> None:
+    """
+    Raises ValueError unless what a pickle's opcodes ask for lies inside of it.
+    """
+
 def clean_text(text: str) -> str: ...
 def contrastive_loss(
     image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor

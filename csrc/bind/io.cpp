@@ -9,6 +9,7 @@
 #include "io/match.h"
 #include "io/moving_average.h"
 #include "io/openai_clip.h"
+#include "io/pickle_scan.h"
 #include "io/weights.h"
 
 namespace vpd::bind {
@@ -60,6 +61,10 @@ void bind_io(py::module_& module) {
   module.def(
       "read_weights", &read_weights, py::arg("path"),
       "(format, tensors, metadata, entry, skipped classes) of a safetensors or PyTorch file");
+  module.def(
+      "check_pickle", [](const py::bytes& data) { io::check_pickle(std::string_view(data)); },
+      py::arg("data"),
+      "Raises ValueError unless what a pickle's opcodes ask for lies inside of it.");
   module.def(
       "write_safetensors",
       [](const std::string& path, const std::vector<std::pair<std::string, at::Tensor>>& tensors,

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vpd import _C
 from vpd.data.pickles import load_plain
 
 PLAIN = st.recursive(
@@ -121,3 +122,55 @@ def test_other_files(file):
             load_plain(file)
     with pytest.raises(FileNotFoundError):
         load_plain(file.with_name("none.p"))
+
+
+@pytest.mark.parametrize(
+    ("asks", "why"),
+    [
+        (b"r\xff\xff\xff\x7f", "keeps slot 2147483647"),
+        (b"p2000000000\n", "keeps slot 2000000000"),
+        (b"p-1\n", "number of a memo slot"),
+        (b"\x96\x00\x00\x00\x00\x01\x00\x00\x00", "needs 4294967296 bytes"),
+        (b"\x8e\xff\xff\xff\xff\xff\xff\xff\xff", "needs 18446744073709551615 bytes"),
+        (b"T\xff\xff\xff\x7f", "needs 2147483647 bytes"),
+        (b"Snever ends", "ends inside a line"),
+        (b"\xff", "255 at offset 3"),
+    ],
+)
+def test_what_is_asked_for_lies_in_the_file(file, monkeypatch, asks, why):
+    """Python's machine takes the memory first: it is not started."""
+    monkeypatch.setattr("vpd.data.pickles._DataUnpickler", None)
+    file.write_bytes(b"\x80\x05]" + asks + b"a.")
+    with pytest.raises(ValueError, match=rf"refs\(unc\).p: expected .*{why}"):
+        load_plain(file)
+
+
+def test_opcodes_have_the_arguments_that_pickletools_knows():
+    """Each opcode with an argument of its kind, then STOP; cut anywhere, it is refused."""
+    sizes = {pickletools.TAKEN_FROM_ARGUMENT1: 1, pickletools.TAKEN_FROM_ARGUMENT4: 4}
+    sizes |= {pickletools.TAKEN_FROM_ARGUMENT4U: 4, pickletools.TAKEN_FROM_ARGUMENT8U: 8}
+    for opcode in pickletools.opcodes:
+        n = opcode.arg.n if opcode.arg else 0
+        if n == pickletools.UP_TO_NEWLINE:
+            lines = 2 if opcode.arg is pickletools.stringnl_noescape_pair else 1
+            argument = b"1\n" * lines
+        elif n in sizes:
+            argument = (3).to_bytes(sizes[n], "little") + b"abc"
+        else:
+            argument = bytes(n)
+        stop = b"" if opcode.name == "STOP" else b"."
+        whole = opcode.code.encode("latin-1") + argument
+        _C.check_pickle(whole + stop)
+        for end in range(len(whole)):
+            with pytest.raises(ValueError, match="pickle"):
+                _C.check_pickle(whole[:end])
+
+
+def test_a_list_named_over_and_over_stays_one(file):
+    """2^60 strings if each name were a copy."""
+    value: list = ["man"]
+    for _ in range(60):
+        value = [value, value]
+    file.write_bytes(pickle.dumps(value, 2))
+    read = load_plain(file)
+    assert read[0] is read[1]

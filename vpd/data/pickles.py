@@ -1,9 +1,12 @@
 """Reads pickles that hold data only. Anything that would import or call is refused, not run."""
 
+import io
 import os
 import pickle
 from pathlib import Path
 from typing import Any
+
+from vpd import _C
 
 
 class _LatinBytes:
@@ -36,25 +39,30 @@ def load_plain(path: str | os.PathLike[str]) -> Any:
         FileNotFoundError: if there is no such file.
         ValueError: if it asks for anything else, or is no whole pickle.
     """
-    with Path(path).open("rb") as file:
-        try:
-            value = _DataUnpickler(file, encoding="latin-1").load()
-            return _as_text(value)
-        # A damaged or hostile pickle can raise nearly anything from inside the unpickler.
-        except Exception as error:
-            raise ValueError(
-                f"{path}: expected a pickle of plain data (dict, list, str, int), but {error}"
-            ) from error
+    data = Path(path).read_bytes()
+    try:
+        _C.check_pickle(data)
+        return _as_text(_DataUnpickler(io.BytesIO(data), encoding="latin-1").load(), {})
+    # A damaged or hostile pickle can raise nearly anything from inside the unpickler.
+    except Exception as error:
+        raise ValueError(
+            f"{path}: expected a pickle of plain data (dict, list, str, int), but {error}"
+        ) from error
 
 
-def _as_text(value: Any) -> Any:
+def _as_text(value: Any, known: dict[int, Any]) -> Any:
+    """``known``: what became of containers, by id; a short pickle can name one over and over."""
     if isinstance(value, bytes):
         try:
             return value.decode("utf-8")
         except UnicodeDecodeError:
             return value.decode("latin-1")
-    if isinstance(value, dict):
-        return {_as_text(k): _as_text(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_as_text(v) for v in value)
-    return value
+    if not isinstance(value, (dict, list, tuple)):
+        return value
+    if id(value) not in known:
+        if isinstance(value, dict):
+            made: Any = {_as_text(k, known): _as_text(v, known) for k, v in value.items()}
+        else:
+            made = type(value)(_as_text(v, known) for v in value)
+        known[id(value)] = made
+    return known[id(value)]

@@ -13,6 +13,7 @@
 
 #include "io/json.h"
 #include "io/pickle.h"
+#include "io/pickle_scan.h"
 #include "io/safetensors.h"
 #include "io/torch_zip.h"
 #include "io/zip.h"
@@ -93,6 +94,7 @@ void read_zip(const std::string&, const std::string& path) {
 
 void read_pickle(const std::string& input, const std::string& path) {
   const Exact exact(input);
+  io::check_pickle(exact.view());
   const std::vector<char> storage(1 << 12);
   const auto tensor = [&](const std::string&, at::ScalarType dtype, int64_t numel, int64_t,
                           const std::vector<int64_t>& sizes, const std::vector<int64_t>&) {
