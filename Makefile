@@ -100,12 +100,14 @@ $(STAMPS)/dev: $(STAMPS)/vpd tools/extras.py
 
 # The C++ tests are added to the folder that pip built in, so the core is compiled once.
 ctest: $(STAMPS)/vpd
+	tools/preflight.sh $(PYTHON) --tests
 	$(VENV)/bin/cmake -DVPD_TESTS=ON $(BUILD)
 	$(VENV)/bin/cmake --build $(BUILD)
 	$(VENV)/bin/ctest --test-dir $(BUILD) --output-on-failure
 
 # Leaks are not looked for: PyTorch keeps registries until the process ends.
 sanitize: $(STAMPS)/vpd ## the C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	tools/preflight.sh $(PYTHON) --tests
 	$(VENV)/bin/cmake -S . -B $(SANITIZE) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(VENV))/bin/ninja \
 	  -DPython_EXECUTABLE=$(abspath $(PY)) -DVPD_PYTHON=OFF -DVPD_TESTS=ON -DVPD_FUZZ=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo \
 	  -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1" \
