@@ -51,6 +51,7 @@ def desk(tmp_path, monkeypatch):
     cv2.imwrite(str(tmp_path / "image.png"), tabletop.render(3_000_000).image[:, :, ::-1])
     (tmp_path / "names.txt").write_text("cube\nball; sphere\n")
     tags = {"ADE_val_03000000.png": "cube | red | ball", "3000000": "cube", "3000001": "cone"}
+    tags |= {str(2_000_000 + i): "cube | cone" for i in range(4)}  # the first for training
     (tmp_path / "tags.json").write_text(json.dumps(tags))
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)

@@ -87,6 +87,13 @@ std::u32string cleaned(std::string_view text) {
   return lower(spaced);
 }
 
+// At most 80 bytes of a line of UTF-8, whole characters.
+std::string_view beginning(std::string_view line) {
+  size_t end = std::min<size_t>(line.size(), 80);
+  while (end > 0 && end < line.size() && (line[end] & 0xC0) == 0x80) --end;
+  return line.substr(0, end);
+}
+
 }  // namespace
 
 std::string clean_text(std::string_view text) { return encode_utf8(cleaned(text)); }
@@ -112,7 +119,7 @@ Tokenizer::Tokenizer(const std::string& merges) {
     const std::string right(space == line.npos ? "" : line.substr(space + 1));
     const auto a = ids.find(left), b = ids.find(right);
     VPD_CHECK(a != ids.end() && b != ids.end(), merges, ", line ", number,
-              ": expected two tokens known before it, got '", line.substr(0, 80), "'");
+              ": expected two tokens known before it, got '", beginning(line), "'");
     VPD_CHECK(ids.emplace(left + right, next).second, merges, ", line ", number,
               ": expected a new token, got '", left + right, "' again");
     merges_.emplace(key(a->second, b->second), next++);

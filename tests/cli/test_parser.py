@@ -65,6 +65,8 @@ def test_a_config_is_rebuilt_from_file_and_overrides(tmp_path):
         ("inner:\n  rte: 3", "'rte'; did you mean 'rate'?"),
         ("inner: 3", r"inner: expected fields \(rate, dims\), got 3"),
         ("inner:\n  rate: 1" + 400 * "0", "a number is too large"),
+        ("mode: a\nseed:", "seed: expected a value, got none"),
+        ("inner:\n  rate: null", "inner.rate: expected a value, got none"),
         ("seed: many", "seed"),
         ("mode: c", "Literal"),
     ],

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from ops_helpers import assert_close, check_against, count_graphs
 
-from vpd import ops, reference
+from vpd import _C, ops, reference
 
 LAYOUTS = ("contiguous", "channels_last", "sliced")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -40,7 +40,9 @@ def test_error_over_the_whole_range():
     y = ops.geglu(x)
     exact = gate.double().requires_grad_()
     expected = exact * 0.5 * torch.erfc(-exact / 2**0.5)
-    assert ((y.double() - expected).abs() / expected.abs().clamp_min(0.05)).max() < 5e-7
+    # Without fused multiply-add e^x errs by 6e-8 |x| more (csrc/ops/cpu/simd.h).
+    limit = 7e-7 if _C.cpu_level() == "baseline" else 5e-7
+    assert ((y.double() - expected).abs() / expected.abs().clamp_min(0.05)).max() < limit
     (grad,) = torch.autograd.grad(y.sum(), x)
     (expected_grad,) = torch.autograd.grad(expected.sum(), exact)
     assert (grad[:, 1:].double() - expected_grad).abs().max() < 5e-7

@@ -71,6 +71,11 @@ class Parser(ArgumentParser):
             if name in namespace and not isinstance(namespace[name], Namespace):
                 fields = ", ".join(f.name for f in dataclasses.fields(group.group_class))  # type: ignore[attr-defined]
                 raise ValueError(f"{name}: expected fields ({fields}), got {namespace[name]!r}")
+        for action in self._actions:
+            hint = getattr(action, "_typehint", None)
+            given = namespace.get(action.dest, action.default)
+            if given is None and action.default is not None and _without_none(hint) == hint:
+                raise ValueError(f"{action.dest}: expected a value, got none (null)")
         return super().instantiate(namespace, *args, **options)
 
     def _suggestion(self, text: str) -> str:
