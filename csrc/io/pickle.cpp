@@ -72,12 +72,12 @@ bool fits(int64_t numel, int64_t offset, const std::vector<int64_t>& sizes,
 }  // namespace
 
 Pickle::Pickle(std::string_view bytes, const std::string& path, StorageReader storages)
-    : bytes_(bytes), path_(path), storages_(std::move(storages)) {
+    : bytes_(bytes, path + ": "), path_(path), storages_(std::move(storages)) {
   run();
 }
 
 void Pickle::run() {
-  while (step(static_cast<uint8_t>(take(1)[0]))) {
+  while (step(static_cast<uint8_t>(bytes_.take(1)[0]))) {
   }
   root_ = pop();
   memo_.clear();
@@ -87,28 +87,28 @@ void Pickle::run() {
 bool Pickle::step(uint8_t opcode) {
   switch (opcode) {
     case kStop: return false;
-    case kProto: check_protocol(take_number(1)); break;
-    case kFrame: take(8); break;
+    case kProto: check_protocol(bytes_.number(1)); break;
+    case kFrame: bytes_.take(8); break;
     // Scalars.
     case kNoneOp: push({}); break;
     case kNewTrue: push_number(Kind::kBool, 1); break;
     case kNewFalse: push_number(Kind::kBool, 0); break;
-    case kBinInt: push_number(Kind::kInt, static_cast<int32_t>(take_number(4))); break;
-    case kBinInt1: push_number(Kind::kInt, static_cast<int64_t>(take_number(1))); break;
-    case kBinInt2: push_number(Kind::kInt, static_cast<int64_t>(take_number(2))); break;
-    case kLong1: push_number(Kind::kInt, take_long(take_number(1))); break;
-    case kLong4: push_number(Kind::kInt, take_long(take_number(4))); break;
+    case kBinInt: push_number(Kind::kInt, static_cast<int32_t>(bytes_.number(4))); break;
+    case kBinInt1: push_number(Kind::kInt, static_cast<int64_t>(bytes_.number(1))); break;
+    case kBinInt2: push_number(Kind::kInt, static_cast<int64_t>(bytes_.number(2))); break;
+    case kLong1: push_number(Kind::kInt, take_long(bytes_.number(1))); break;
+    case kLong4: push_number(Kind::kInt, take_long(bytes_.number(4))); break;
     case kBinFloat: push({.kind = Kind::kFloat, .real = take_double()}); break;
     // Text and bytes.
-    case kShortBinUnicode: push_text(Kind::kString, take_text(take_number(1))); break;
-    case kBinUnicode: push_text(Kind::kString, take_text(take_number(4))); break;
-    case kBinUnicode8: push_text(Kind::kString, take_text(take_number(8))); break;
+    case kShortBinUnicode: push_text(Kind::kString, take_text(bytes_.number(1))); break;
+    case kBinUnicode: push_text(Kind::kString, take_text(bytes_.number(4))); break;
+    case kBinUnicode8: push_text(Kind::kString, take_text(bytes_.number(8))); break;
     case kShortBinString: case kShortBinBytes:
-      push_text(Kind::kBytes, std::string(take(take_number(1)))); break;
+      push_text(Kind::kBytes, std::string(bytes_.take(bytes_.number(1)))); break;
     case kBinString: case kBinBytes:
-      push_text(Kind::kBytes, std::string(take(take_number(4)))); break;
+      push_text(Kind::kBytes, std::string(bytes_.take(bytes_.number(4)))); break;
     case kByteArray8: case kBinBytes8:
-      push_text(Kind::kBytes, std::string(take(take_number(8)))); break;
+      push_text(Kind::kBytes, std::string(bytes_.take(bytes_.number(8)))); break;
     // Containers. Sets come as lists: nothing here needs more.
     case kEmptyTuple: push_items(Kind::kTuple, {}); break;
     case kTuple1: push_items(Kind::kTuple, pop_last(1)); break;
@@ -133,10 +133,10 @@ bool Pickle::step(uint8_t opcode) {
     case kPop: pop(); break;
     case kPopMark: pop_to_mark(); break;
     case kDup: stack_.push_back(top()); break;
-    case kBinGet: recall(take_number(1)); break;
-    case kLongBinGet: recall(take_number(4)); break;
-    case kBinPut: memo_[take_number(1)] = top(); break;
-    case kLongBinPut: memo_[take_number(4)] = top(); break;
+    case kBinGet: recall(bytes_.number(1)); break;
+    case kLongBinGet: recall(bytes_.number(4)); break;
+    case kBinPut: memo_[bytes_.number(1)] = top(); break;
+    case kLongBinPut: memo_[bytes_.number(4)] = top(); break;
     case kMemoize: memo_.emplace(memo_.size(), top()); break;
     // Classes, functions and their objects.
     case kGlobalOp: {
@@ -164,48 +164,29 @@ bool Pickle::step(uint8_t opcode) {
     }
     case kBuild: pop(); top(); break;  // attributes of the object below, which stays as it is
     default:
-      fail(path_, ": pickle opcode ", static_cast<int>(opcode), " at offset ", at_ - 1,
+      fail(path_, ": pickle opcode ", static_cast<int>(opcode), " at offset ", bytes_.at() - 1,
            " is not one of a PyTorch checkpoint; save the weights as safetensors instead");
   }
   return true;
 }
 // clang-format on
 
-std::string_view Pickle::take(uint64_t count) {
-  VPD_CHECK(count <= bytes_.size() - at_, path_, ": the pickle needs ", count, " bytes at offset ",
-            at_, ", it has ", bytes_.size(), " in all; it is damaged");
-  const std::string_view taken = bytes_.substr(at_, static_cast<size_t>(count));
-  at_ += taken.size();
-  return taken;
-}
+std::string Pickle::take_line() { return text_of(bytes_.line("name")); }
 
-uint64_t Pickle::take_number(int bytes) {
-  uint64_t value = 0;
-  std::memcpy(&value, take(static_cast<uint64_t>(bytes)).data(), static_cast<size_t>(bytes));
-  return value;
-}
+std::string Pickle::take_text(uint64_t count) { return text_of(bytes_.take(count)); }
 
-std::string Pickle::take_line() {
-  const size_t end = bytes_.find('\n', at_);
-  VPD_CHECK(end != std::string_view::npos, path_, ": the pickle ends inside a name");
-  std::string line = take_text(end - at_);
-  ++at_;
-  return line;
-}
-
-std::string Pickle::take_text(uint64_t count) {
-  std::string text(take(count));
-  VPD_CHECK(is_utf8(text), path_, ": the pickle holds text that is not UTF-8; it is damaged");
-  return text;
+std::string Pickle::text_of(std::string_view bytes) const {
+  VPD_CHECK(is_utf8(bytes), path_, ": the pickle holds text that is not UTF-8; it is damaged");
+  return std::string(bytes);
 }
 
 double Pickle::take_double() {
-  const uint64_t bits = __builtin_bswap64(take_number(8));  // big-endian, unlike the rest
+  const uint64_t bits = __builtin_bswap64(bytes_.number(8));  // big-endian, unlike the rest
   return std::bit_cast<double>(bits);
 }
 
 int64_t Pickle::take_long(uint64_t bytes) {
-  const std::string_view digits = take(bytes);
+  const std::string_view digits = bytes_.take(bytes);
   if (digits.empty()) return 0;
   const bool negative = (static_cast<uint8_t>(digits.back()) & 0x80) != 0;
   std::string wide(8, negative ? '\xFF' : '\0');

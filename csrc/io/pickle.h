@@ -11,6 +11,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "io/pickle_bytes.h"
+
 namespace vpd::io {
 
 // A value. Containers refer to other values by index, so shared and cyclic structures cost nothing
@@ -66,10 +68,9 @@ class Pickle {
   bool step(uint8_t opcode);  // false at STOP
 
   // Reading the pickle.
-  std::string_view take(uint64_t count);
-  uint64_t take_number(int bytes);  // little-endian
   std::string take_line();
   std::string take_text(uint64_t count);
+  std::string text_of(std::string_view bytes) const;  // UTF-8
   int64_t take_long(uint64_t bytes);
   double take_double();
   void check_protocol(uint64_t protocol) const;
@@ -98,10 +99,9 @@ class Pickle {
   bool rebuild_tensor(const std::vector<Index>& arguments);
   std::vector<int64_t> integers(Index tuple, const char* what) const;
 
-  std::string_view bytes_;
+  PickleBytes bytes_;
   const std::string& path_;
   StorageReader storages_;
-  size_t at_ = 0;
   size_t item_count_ = 0;
   std::deque<PickleValue> values_;
   std::vector<Index> stack_;

@@ -1,12 +1,11 @@
 #include "io/pickle_scan.h"
 
-#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cstdint>
-#include <cstring>
 
 #include "core/check.h"
+#include "io/pickle_bytes.h"
 
 namespace vpd::io {
 namespace {
@@ -50,82 +49,49 @@ constexpr std::array<Form, 256> forms() {
   return table;
 }
 
-class Scan {
- public:
-  explicit Scan(std::string_view bytes) : bytes_(bytes) {}
+void check_slot(uint64_t slot, const PickleBytes& bytes) {
+  VPD_CHECK(slot <= bytes.size(), "the pickle keeps slot ", slot, " in ", bytes.size(),
+            " bytes; it is damaged");
+}
 
-  void run() {
-    static constexpr std::array<Form, 256> kForms = forms();
-    for (char opcode = 0; opcode != '.';) {
-      opcode = take(1)[0];
-      const Form form = kForms[static_cast<uint8_t>(opcode)];
-      switch (form.follows) {
-        case Follows::kUnknown:
-          fail(static_cast<int>(static_cast<uint8_t>(opcode)), " at offset ", at_ - 1,
-               " is no opcode of a pickle; it is damaged");
-        case Follows::kNothing:
-          break;
-        case Follows::kBytes:
-          take(form.width);
-          break;
-        case Follows::kSlot:
-          check_slot(number(form.width));
-          break;
-        case Follows::kCount:
-          take(number(form.width));
-          break;
-        case Follows::kLines:
-          for (int i = 0; i < form.width; ++i) line();
-          break;
-        case Follows::kSlotLine:
-          slot_line();
-      }
-    }
-  }
-
- private:
-  std::string_view take(uint64_t count) {
-    VPD_CHECK(count <= bytes_.size() - at_, "the pickle needs ", count, " bytes at offset ", at_,
-              ", it has ", bytes_.size(), " in all; it is damaged");
-    const std::string_view taken = bytes_.substr(at_, static_cast<size_t>(count));
-    at_ += taken.size();
-    return taken;
-  }
-
-  uint64_t number(size_t width) {  // little-endian
-    uint64_t value = 0;
-    std::memcpy(&value, take(width).data(), width);
-    return value;
-  }
-
-  std::string_view line() {
-    const size_t end = bytes_.find('\n', at_);
-    VPD_CHECK(end != std::string_view::npos, "the pickle ends inside a line");
-    const std::string_view taken = take(end - at_);
-    ++at_;
-    return taken;
-  }
-
-  void slot_line() {
-    const std::string_view digits = line();
-    uint64_t slot = 0;
-    const auto [end, error] = std::from_chars(digits.begin(), digits.end(), slot);
-    VPD_CHECK(error == std::errc() && end == digits.end(),
-              "expected the number of a memo slot in the pickle; it is damaged");
-    check_slot(slot);
-  }
-
-  void check_slot(uint64_t slot) const {
-    VPD_CHECK(slot <= bytes_.size(), "the pickle keeps slot ", slot, " in ", bytes_.size(),
-              " bytes; it is damaged");
-  }
-
-  std::string_view bytes_;
-  size_t at_ = 0;
-};
+uint64_t slot_of(std::string_view digits) {
+  uint64_t slot = 0;
+  const auto [end, error] = std::from_chars(digits.begin(), digits.end(), slot);
+  VPD_CHECK(error == std::errc() && end == digits.end(),
+            "expected the number of a memo slot in the pickle; it is damaged");
+  return slot;
+}
 
 }  // namespace
 
-void check_pickle(std::string_view bytes) { Scan(bytes).run(); }
+void check_pickle(std::string_view pickle) {
+  static constexpr std::array<Form, 256> kForms = forms();
+  PickleBytes bytes(pickle, "");
+  for (char opcode = 0; opcode != '.';) {
+    opcode = bytes.take(1)[0];
+    const Form form = kForms[static_cast<uint8_t>(opcode)];
+    switch (form.follows) {
+      case Follows::kUnknown:
+        fail(static_cast<int>(static_cast<uint8_t>(opcode)), " at offset ", bytes.at() - 1,
+             " is no opcode of a pickle; it is damaged");
+      case Follows::kNothing:
+        break;
+      case Follows::kBytes:
+        bytes.take(form.width);
+        break;
+      case Follows::kSlot:
+        check_slot(bytes.number(form.width), bytes);
+        break;
+      case Follows::kCount:
+        bytes.take(bytes.number(form.width));
+        break;
+      case Follows::kLines:
+        for (int i = 0; i < form.width; ++i) bytes.line("line");
+        break;
+      case Follows::kSlotLine:
+        check_slot(slot_of(bytes.line("line")), bytes);
+    }
+  }
+}
 
 }  // namespace vpd::io

@@ -19,13 +19,13 @@ TOOLS = Path(__file__).parents[1]
 DICTIONARIES = CORPUS.parent / "dictionaries"
 LIMITS = ["-timeout=20", "-rss_limit_mb=4096", "-max_len=65536"]  # of an input: seconds, MB, bytes
 CORE = {
-    "safetensors": ("safetensors files", "safetensors"),
-    "torch-zip": ("PyTorch checkpoints", "torch"),
-    "zip": ("zip directories", "zip"),
-    "pickle": ("the pickle machine", "pickle"),
-    "json": ("JSON", "json"),
-    "merges": ("vocabularies", "text"),
-    "text": ("sentences (tokenizer)", "text"),
+    "safetensors": ("safetensors files", ("safetensors",)),
+    "torch-zip": ("PyTorch checkpoints", ("pickle", "zip")),
+    "zip": ("zip directories", ("zip",)),
+    "pickle": ("the pickle machine", ("pickle",)),
+    "json": ("JSON", ("json",)),
+    "merges": ("vocabularies", ("text",)),
+    "text": ("sentences (tokenizer)", ("text",)),
 }
 """Targets of vpd_fuzz: what they read, and their dictionaries."""
 
@@ -91,8 +91,10 @@ class Fuzzer:
         arguments = [str(grown), str(seeds), f"-max_total_time={seconds}", *LIMITS]
         arguments += ["-print_final_stats=1", f"-artifact_prefix={found}/{self.name}-"]
         words = CORE[self.core][1] if self.core else TARGETS[self.name].form.words
-        if words:
-            arguments.append(f"-dict={DICTIONARIES / words}.dict")
+        if words:  # libFuzzer takes one dictionary
+            joined = log.with_suffix(".dict")
+            joined.write_text("".join((DICTIONARIES / f"{one}.dict").read_text() for one in words))
+            arguments.append(f"-dict={joined}")
         begin = time.monotonic()
         with log.open("w") as lines:
             code = self.call(arguments, lines)

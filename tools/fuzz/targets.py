@@ -19,21 +19,21 @@ class Form:
     """What files say.
 
     Attributes:
-        words: the dictionary of ``tests/fuzz/dictionaries`` that libFuzzer is given, if any.
+        words: the dictionaries of ``tests/fuzz/dictionaries`` that libFuzzer is given.
         damage: makes an input of another one.
     """
 
-    words: str = ""
+    words: tuple[str, ...] = ()
     damage: Callable[[bytes, random.Random, mutate.Change], bytes] = mutate.damage_bytes
 
 
 BYTES = Form()
-TEXT = Form("text")
-JSON = Form("json", mutate.damage_json)
-YAML = Form("yaml", mutate.damage_yaml)
-PICKLE = Form("pickle", mutate.damage_pickle)
-SAFETENSORS = Form("safetensors", mutate.damage_safetensors)
-TORCH_ZIP = Form("torch", mutate.damage_zip)
+TEXT = Form(("text",))
+JSON = Form(("json",), mutate.damage_json)
+YAML = Form(("yaml",), mutate.damage_yaml)
+PICKLE = Form(("pickle",), mutate.damage_pickle)
+SAFETENSORS = Form(("safetensors",), mutate.damage_safetensors)
+TORCH_ZIP = Form(("pickle", "zip"), mutate.damage_zip)
 
 
 @dataclass(frozen=True)
