@@ -13,9 +13,12 @@ from helpers import Golden, load_golden  # noqa: E402
 
 
 def pytest_configure():
-    """Test processes that run side by side (pytest -n) share the cores."""
+    """Test processes side by side (pytest -n) share the cores, with what they start."""
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
-    torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+    threads = max(1, torch.get_num_threads() // processes)
+    torch.set_num_threads(threads)
+    if processes > 1:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
 @pytest.fixture(autouse=True)
